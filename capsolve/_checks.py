@@ -1,0 +1,69 @@
+"""Checks at the door: every public function validates its arguments here, with one wording."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def real_array(name: str, value: Any, *, ndim: int | None = None) -> FloatArray:
+    """Return ``value`` as a float64 array of finite real numbers, or raise a `ValueError` that names it."""
+    try:
+        raw = np.asarray(value)
+    except ValueError as error:  # ragged nested lists
+        raise ValueError(f"{name} must be a rectangular array of real numbers: {error}") from None
+    if raw.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must hold real numbers, got dtype {raw.dtype}")
+    if ndim is not None and raw.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimension(s), got shape {raw.shape}")
+    array = raw.astype(np.float64, copy=False)
+    bad = ~np.isfinite(array)
+    if bad.any():
+        where = tuple(int(k) for k in np.argwhere(bad)[0])
+        raise ValueError(f"{name} must be finite, got {array[where]} at index {_index(where)}")
+    return array
+
+
+def at_least(name: str, array: FloatArray, low: float) -> None:
+    """Raise a `ValueError` that shows the first entry of ``array`` below ``low``."""
+    bad = array < low
+    if bad.any():
+        where = tuple(int(k) for k in np.argwhere(bad)[0])
+        at = f" at index {_index(where)}" if where else ""
+        raise ValueError(f"{name} must be >= {low:g}, got {array[where]!s}{at}")
+
+
+def scalar(name: str, value: Any, *, low: float = -math.inf, high: float = math.inf) -> float:
+    """Return ``value`` as a finite float in ``[low, high]``, or raise a `ValueError` that names it."""
+    array = real_array(name, value)
+    if array.ndim:
+        raise ValueError(f"{name} must be a single number, got an array of shape {array.shape}")
+    number = float(array)
+    if not low <= number <= high:
+        bounds = f">= {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+        raise ValueError(f"{name} must be {bounds}, got {number!r}")
+    return number
+
+
+def importance_and_kurtosis(importance: Any, kurtosis: Any) -> tuple[FloatArray, FloatArray]:
+    """Return validated importance (n,) and kurtosis, broadcast to (n,)."""
+    v = real_array("importance", importance, ndim=1)
+    if v.size == 0:
+        raise ValueError("importance must have at least one feature, got an empty array")
+    at_least("importance", v, 0.0)
+    k = real_array("kurtosis", kurtosis)
+    if k.ndim > 1:
+        raise ValueError(f"kurtosis must be a scalar or one number per feature, got shape {k.shape}")
+    at_least("kurtosis", k, 1.0)
+    if k.ndim == 1 and k.shape != v.shape:
+        raise ValueError(f"kurtosis must have one entry per feature: {v.size} features, got {k.size} entries")
+    return v, np.broadcast_to(k, v.shape)
+
+
+def _index(where: tuple[int, ...]) -> str:
+    return str(where[0]) if len(where) == 1 else str(where)
