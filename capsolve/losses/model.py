@@ -34,6 +34,25 @@ class LossModel(Protocol):
         """Return −∂L/∂C_i, shape (n,): what the next bit of capacity saves (the last bit, if not ``growing``)."""
         ...
 
+    def steepest(self, capacity: FloatArray) -> FloatArray:
+        """Return max over C' > C_i of (f_i(C_i) − f_i(C')) / (C' − C_i), shape (n,), 0 where C_i = 1.
+
+        The best average saving that more capacity could bring: the marginal value where f_i is convex, a chord's
+        slope where it is not.
+        """
+        ...
+
     def response(self, price: float) -> FloatArray:
         """Return the capacities that minimise L(C) + price · ΣC, the smallest where several do; shape (n,)."""
+        ...
+
+    def lower_bound(self, price: float, dimensions: float) -> float:
+        """Return min_C [L(C) + price · ΣC] − price · dimensions, which no allocation of that budget can beat."""
+        ...
+
+    def normalised(self, capacity: FloatArray) -> tuple[LossModel, float]:
+        """Return an equivalent model whose loss at ``capacity`` neither over- nor underflows, and a unit.
+
+        Losses of this model are those of the other times the square of the unit.
+        """
         ...

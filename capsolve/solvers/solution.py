@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from capsolve._checks import FloatArray
@@ -9,12 +10,13 @@ from capsolve._checks import FloatArray
 
 @dataclass(frozen=True)
 class Solution:
-    """Capacities and how far they can be from the optimum, as the solver sees it.
+    """Capacities, and what the solver has proved about them.
 
-    ``gap`` is (loss − proved lower bound) / (loss − floor): relative, because the loss itself may over- or
-    underflow where capacities are perfectly well behaved.
+    ``gap`` is (loss − proved lower bound) / (loss − floor), infinite where the solver claims nothing beyond what the
+    Lagrangian of the model shows by itself: for convex losses that is everything. It is relative, because the
+    loss itself may over- or underflow where capacities are perfectly well behaved.
     """
 
     capacity: FloatArray
-    gap: float
+    gap: float = math.inf
     boxes: int = 1

@@ -1,0 +1,332 @@
+"""The answer: who gets how much capacity, at what price, and how one can be sure."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from capsolve._checks import FloatArray, scalar
+from capsolve.losses.quadratic import QuadraticLoss
+from capsolve.losses.tabulated import TabulatedLoss
+from capsolve.solvers.quadratic import solve_quadratic
+from capsolve.solvers.tabulated import solve_tabulated
+
+if TYPE_CHECKING:
+    from capsolve.losses.model import LossModel
+    from capsolve.sensitivity import Sensitivity
+
+# What rounding may leave in a certificate: capacities carry errors of a few ulps, their sum a few more.
+BUDGET_TOLERANCE = 1e-12
+KKT_TOLERANCE = 1e-10
+
+
+class Phase(enum.IntEnum):
+    """How a feature is represented."""
+
+    IGNORED = 0
+    POLYSEMANTIC = 1
+    MONOSEMANTIC = 2
+
+
+class Status(enum.Enum):
+    """What the certificate says about an allocation."""
+
+    OPTIMAL = "optimal"
+    """The budget holds, and no allocation is better by more than the tolerance."""
+    FEASIBLE = "feasible"
+    """The budget holds; the distance between `loss` and `lower_bound` was not closed."""
+    INFEASIBLE = "infeasible"
+    """The budget is exceeded: a numerical failure worth reporting."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Allocation:
+    """An allocation of capacity with its certificate.
+
+    Attributes
+    ----------
+    model : QuadraticLoss or TabulatedLoss
+        The loss that was minimised.
+    dimensions : float
+        The budget D.
+    capacity : (n,) array
+        C_i in [0, 1], in dimensions.
+    price : float
+        λ = −dL/dD, the loss that the next bit of budget would save (0 when the budget has slack). Where the loss has
+        a kink in D this is the derivative to the right.
+    scale : float
+        τ = √(price / 2); for the quadratic loss |w_i|²/C_i of every polysemantic feature.
+    loss, lower_bound : float
+        The loss of these capacities, and a value that no allocation of the budget can beat. Infinite or 0 where the
+        true number over- or underflows; the certificate is computed in scaled units and does not suffer.
+    gap : float
+        (loss − lower_bound) / (loss − floor + λ · dimensions): relative to the size of the terms of the Lagrangian,
+        and so independent of the units of the loss. λ is the price, or where losses are not convex the best average
+        saving that more capacity could bring.
+    kkt_error : float
+        The largest relative violation of equal marginal loss: how far, relative to the price, the marginal value of a
+        represented feature falls below it.
+    budget_error : float
+        |Σ C_i − min(dimensions, demand)| when the price is positive, the excess over the budget when it is 0.
+    tolerance : float
+        The relative gap that was asked for.
+    boxes : int
+        Number of convex relaxations solved; 1 for a convex problem.
+    """
+
+    model: LossModel
+    dimensions: float
+    capacity: FloatArray
+    price: float
+    scale: float
+    loss: float
+    lower_bound: float
+    gap: float
+    kkt_error: float
+    budget_error: float
+    tolerance: float
+    boxes: int = field(default=1)
+
+    @functools.cached_property
+    def status(self) -> Status:
+        """`Status.OPTIMAL` only when budget, equal marginal loss and the gap to the lower bound all say so."""
+        slack = BUDGET_TOLERANCE * max(1.0, self.dimensions)
+        if not self.budget_error <= slack:
+            return Status.INFEASIBLE if self.capacity.sum() > self.dimensions + slack else Status.FEASIBLE
+        if self.gap <= self.tolerance and self.kkt_error <= KKT_TOLERANCE:
+            return Status.OPTIMAL
+        return Status.FEASIBLE
+
+    @functools.cached_property
+    def phase(self) -> npt.NDArray[np.int8]:
+        """The `Phase` of every feature as small integers, shape (n,): ignored C = 0, monosemantic C = 1."""
+        return np.where(
+            self.capacity == 0.0, Phase.IGNORED, np.where(self.capacity == 1.0, Phase.MONOSEMANTIC, Phase.POLYSEMANTIC)
+        ).astype(np.int8)
+
+    @functools.cached_property
+    def squared_norm(self) -> FloatArray:
+        """m_i = |w_i|² of the embedding that realises this allocation, shape (n,); quadratic loss only."""
+        return self._quadratic("squared_norm").squared_norm(self.capacity)
+
+    def sensitivity(self) -> Sensitivity:
+        """Return the derivatives of capacity, price and loss in importance, kurtosis and dimensions.
+
+        Quadratic loss only. At a kink they are those of a growing budget; see `capsolve.sensitivity`.
+
+        Examples
+        --------
+        >>> import capsolve
+        >>> change = capsolve.solve([1.0, 1.0, 1.0], 9.0, dimensions=2).sensitivity()
+        >>> change.capacity_dimensions  # three equal features share the next bit equally
+        array([0.333..., 0.333..., 0.333...])
+        """
+        from capsolve.sensitivity import sensitivity  # noqa: PLC0415
+
+        return sensitivity(self._quadratic("sensitivity"), self.capacity, self.scale)
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of features in each phase."""
+        found = np.bincount(self.phase, minlength=len(Phase))
+        return {phase.name.lower(): int(found[phase]) for phase in Phase}
+
+    def summary(self) -> str:
+        """Return a table for people: phases, capacity, price, loss and certificate."""
+        n, counts = self.model.features, self.counts()
+        used = float(self.capacity.sum())
+        lines = [f"{n} features in {self.dimensions:g} dimensions: {self.status.value}", ""]
+        lines.append(f"{'phase':<14}{'features':>10}{'capacity':>12}{'share':>9}")
+        for phase in reversed(Phase):
+            taken = float(self.capacity[self.phase == phase].sum())
+            share = taken / used if used else 0.0
+            lines.append(f"{phase.name.lower():<14}{counts[phase.name.lower()]:>10}{taken:>12.6g}{share:>9.1%}")
+        lines += [
+            "",
+            f"loss           {self.loss:.12g}",
+            f"lower bound    {self.lower_bound:.12g}   (relative gap {self.gap:.1e}, {self.boxes} relaxation(s))",
+            f"price          {self.price:.12g}   (loss saved by one more dimension, at the margin)",
+            f"budget error   {self.budget_error:.1e}",
+            f"KKT error      {self.kkt_error:.1e}",
+        ]
+        return "\n".join(lines)
+
+    def to_dict(self, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """Return the allocation as columns of equal length, ready for a CSV or Parquet file or a data frame.
+
+        Columns: name (if given), importance and kurtosis (quadratic loss), capacity, phase, squared_norm (quadratic
+        loss), loss; `dimensions`, `price`, `lower_bound` and `bias` are repeated in every row, so that the file can
+        be read back on its own.
+        """
+        n = self.model.features
+        if names is not None and len(names) != n:
+            raise ValueError(f"names must have one entry per feature: {n} features, got {len(names)} names")
+        columns: dict[str, Any] = {} if names is None else {"name": [str(name) for name in names]}
+        quadratic = isinstance(self.model, QuadraticLoss)
+        if isinstance(self.model, QuadraticLoss):
+            columns |= {"importance": self.model.importance, "kurtosis": self.model.kurtosis}
+        columns["capacity"] = self.capacity
+        columns["phase"] = [Phase(p).name.lower() for p in self.phase.tolist()]
+        if quadratic:
+            columns["squared_norm"] = self.squared_norm
+        columns["loss"] = self.model.feature_loss(self.capacity)
+        for name in ("dimensions", "price", "lower_bound"):
+            columns[name] = np.full(n, getattr(self, name))
+        if isinstance(self.model, QuadraticLoss):
+            columns["bias"] = [self.model.bias] * n
+        return columns
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {name}" for name, count in reversed(self.counts().items()))
+        return (
+            f"Allocation({self.status.name}, {self.model.features} features in {self.dimensions:g} dimensions: {counts}; "
+            f"loss={self.loss:.6g}, price={self.price:.6g}, gap={self.gap:.1e})"
+        )
+
+    def _quadratic(self, what: str) -> QuadraticLoss:
+        if not isinstance(self.model, QuadraticLoss):
+            raise TypeError(f"{what} is defined for QuadraticLoss, not for {type(self.model).__name__}")
+        return self.model
+
+
+def solve(
+    importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True, tolerance: float = 1e-9
+) -> Allocation:
+    """Find the optimal allocation of capacity in the quadratic model.
+
+    Minimises L(C) = Σ v_i² (κ_i−1)(1−C_i) / (1 + γ_i C_i), γ_i = (κ_i−3)/2, subject to Σ C_i ≤ D and 0 ≤ C_i ≤ 1,
+    globally: shorthand for ``allocate(QuadraticLoss(importance, kurtosis, bias), dimensions)``.
+
+    Parameters
+    ----------
+    importance : (n,) array, v_i ≥ 0
+        Coefficients of the target y = Σ v_i x_i² for inputs of unit variance.
+    kurtosis : (n,) array or scalar, κ_i ≥ 1
+        Pearson kurtosis of the inputs (Gaussian = 3).
+    dimensions : float, D ≥ 0
+        The budget; any real number. From the number of features with v_i > 0 upwards all of those are monosemantic
+        and the price is 0. A feature of importance 0 gets capacity 0 (without bias only from that budget upwards:
+        below, a spare input can stand in for the missing bias).
+    bias : bool
+        Whether the network has an output bias; without one all kurtoses must be ≥ 3.
+    tolerance : float
+        The relative gap between loss and lower bound (see `Allocation`) below which the answer counts as optimal. Convex problems (κ_i ≥ 3 for all i) are solved to rounding error whatever it is.
+
+    Returns
+    -------
+    Allocation
+        Capacities, price, loss and certificate. When the optimum is not unique: features with equal data and
+        κ > 3 always get equal capacity; of features that tie with linear or concave losses, those with κ < 3 are
+        served whole in the order of their index, those with κ = 3 equally.
+
+    Raises
+    ------
+    ValueError
+        For bad arguments, naming the argument, the value and the allowed range.
+
+    Examples
+    --------
+    Six features in three dimensions, the first one twice as important as the others:
+
+    >>> import capsolve
+    >>> allocation = capsolve.solve([2, 1, 1, 1, 1, 1], kurtosis=9.0, dimensions=3)
+    >>> allocation
+    Allocation(OPTIMAL, 6 features in 3 dimensions: 1 monosemantic, 5 polysemantic, 0 ignored; loss=..., gap=...)
+    >>> allocation.capacity
+    array([1. , 0.4, 0.4, 0.4, 0.4, 0.4])
+
+    References
+    ----------
+    arXiv 2210.01892, eqs. 13–18; branch and bound for κ < 3: Falk & Soland, Management Science 15 (1969).
+    """
+    return allocate(QuadraticLoss(importance, kurtosis, bias), dimensions, tolerance=tolerance)
+
+
+def allocate(loss_model: LossModel, dimensions: Any, *, tolerance: float = 1e-9) -> Allocation:
+    """Find the optimal allocation of capacity for any separable loss.
+
+    Minimises L(C) subject to Σ C_i ≤ dimensions and 0 ≤ C_i ≤ 1. Which optimum is returned when there are several
+    is stated by `solve` for `QuadraticLoss` and by `capsolve.solvers.tabulated` for `TabulatedLoss`.
+
+    Parameters
+    ----------
+    loss_model : QuadraticLoss or TabulatedLoss
+    dimensions : float
+        The budget D ≥ 0.
+    tolerance : float
+        See `solve`.
+
+    Examples
+    --------
+    One S-shaped loss curve for four features: sharing pays up to a point.
+
+    >>> import capsolve
+    >>> model = capsolve.TabulatedLoss([1.0, 0.9, 0.2, 0.1, 0.0], weight=[1, 1, 1, 1])
+    >>> capsolve.allocate(model, dimensions=1).capacity
+    array([0.5, 0.5, 0. , 0. ])
+    """
+    budget = scalar("dimensions", dimensions, low=0.0)
+    tolerance = scalar("tolerance", tolerance, low=0.0, high=1.0)
+    if isinstance(loss_model, QuadraticLoss):
+        solution = solve_quadratic(loss_model, budget, tolerance)
+    elif isinstance(loss_model, TabulatedLoss):
+        solution = solve_tabulated(loss_model, budget, tolerance)
+    else:
+        raise TypeError(f"loss_model must be a QuadraticLoss or a TabulatedLoss, got {type(loss_model).__name__}")
+    return certify(loss_model, budget, solution.capacity, gap=solution.gap, boxes=solution.boxes, tolerance=tolerance)
+
+
+def certify(
+    model: LossModel,
+    dimensions: float,
+    capacity: FloatArray,
+    *,
+    gap: float = np.inf,
+    boxes: int = 1,
+    tolerance: float = 1e-9,
+) -> Allocation:
+    """Judge any capacities by the model alone and return them as an `Allocation`.
+
+    The price is the largest marginal value among features that are not full. The lower bound is the Lagrangian's,
+    min_C [L(C) + λ ΣC] − λ D, at the λ where no feature gains on average from more capacity (the price, when losses
+    are convex); it needs nothing from the solver. A ``gap`` proved by other means (branch and bound),
+    (loss − lower bound)/(loss − floor), is used where it is the better one.
+    """
+    capacity = np.array(capacity, dtype=np.float64)
+    capacity.setflags(write=False)
+    scaled, unit = model.normalised(capacity)
+    losses = scaled.feature_loss(capacity)
+    loss = float(np.sum(losses))
+    with np.errstate(over="ignore"):
+        open_value = np.where(capacity < 1.0, scaled.marginal(capacity), 0.0)
+        price = max(0.0, float(np.max(open_value)))
+        last = scaled.marginal(capacity, growing=False)
+    kkt_error = 0.0
+    if price > 0.0 and (capacity > 0.0).any():
+        kkt_error = max(0.0, 1.0 - float(np.min(last[capacity > 0.0])) / price)
+    used = min(dimensions, model.demand)
+    multiplier = max(0.0, float(np.max(scaled.steepest(capacity))))
+    size = loss - scaled.floor + multiplier * used
+    bound = max(scaled.lower_bound(multiplier, used), loss - gap * (loss - scaled.floor))
+    used_now = float(np.sum(capacity))
+    budget_error = abs(used_now - used) if price > 0.0 else max(0.0, used_now - dimensions)
+    return Allocation(
+        model=model,
+        dimensions=dimensions,
+        capacity=capacity,
+        price=price * unit * unit,
+        scale=math.sqrt(0.5 * price) * unit,
+        loss=loss * unit * unit,
+        lower_bound=min(bound, loss) * unit * unit,
+        gap=max(0.0, loss - bound) / size if size > 0.0 else 0.0,
+        kkt_error=kkt_error,
+        budget_error=budget_error,
+        tolerance=tolerance,
+        boxes=boxes,
+    )

@@ -1,0 +1,247 @@
+r"""The quadratic toy model of Scherlis et al. 2022 in closed form.
+
+Inputs x_i are independent with zero mean, zero third moment, unit variance and kurtosis κ_i. The target is
+y = Σ v_i x_i², the network ŷ = Σ_k (Σ_i W_ik x_i)² + c. Once every embedding row has its best length, the expected
+squared error depends on the capacities alone (eqs. 13–14): with γ_i = (κ_i − 3)/2,
+
+    L(C) = Σ_i v_i² (κ_i − 1) (1 − C_i) / (1 + γ_i C_i).
+
+Without the output bias c the loss gains the square of the trace T = Σ_i (v_i − |w_i|²), which raises every importance
+to v_i + T/(κ_i − 1); T depends on all capacities but is known in closed form once they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from capsolve._checks import FloatArray, importance_and_kurtosis
+
+
+class Demand(NamedTuple):
+    """How the capacity of each feature answers to the scale τ = √(price/2), shape (n,) each.
+
+    Capacity is 0 for τ ≥ ``enter``, 1 for τ ≤ ``full`` and linear in 1/τ between, at a rate set by ``gain`` = 2/(κ−3).
+    Where ``enter`` = ``full`` the feature takes everything at once (κ ≤ 3, or so close above 3 that no τ lies
+    between). ``width`` is the capacity of a satisfied feature: 1, or less where part of it has been given already.
+    """
+
+    enter: FloatArray
+    full: FloatArray
+    gain: FloatArray
+    width: FloatArray
+
+    def at(self, scale: float) -> FloatArray:
+        """Return the capacities at ``scale``; a feature that jumps exactly there has not jumped yet."""
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            # Two forms of one line: the first keeps small capacities accurate relatively (large κ), the second
+            # keeps steep ones accurate absolutely (κ near 3), because τ − full is exact there (Sterbenz).
+            shallow = self.gain * (self.enter / scale - 1.0)
+            steep = 1.0 - (1.0 + self.gain) * ((scale - self.full) / scale)
+            share = np.clip(np.where(self.gain < 1.0, shallow, steep), 0.0, 1.0)
+        share = np.where(scale >= self.enter, 0.0, np.where(scale <= self.full, 1.0, share))
+        return share * self.width
+
+    def jumps_at(self, scale: float) -> FloatArray:
+        """Return what the features that jump exactly at ``scale`` would add, 0 for the others."""
+        return np.where((self.enter <= self.full) & (self.enter == scale), self.width, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class QuadraticLoss:
+    """Expected loss of the quadratic model as a function of capacity.
+
+    Parameters
+    ----------
+    importance : (n,) array, v_i ≥ 0
+        Coefficients of the target y = Σ v_i x_i².
+    kurtosis : (n,) array or scalar, κ_i ≥ 1
+        Pearson kurtosis of the inputs (Gaussian = 3).
+    bias : bool
+        Whether the network has an output bias. Without one every kurtosis must be at least 3: below, capacity
+        and trace no longer form a convex–concave saddle and no certificate would hold.
+
+    Raises
+    ------
+    ValueError
+        For NaN, infinite or negative importance, kurtosis < 1 (or < 3 without bias), mismatched lengths, no features.
+
+    Examples
+    --------
+    >>> import capsolve
+    >>> model = capsolve.QuadraticLoss([1.0, 0.5], kurtosis=9.0)
+    >>> model.feature_loss([1.0, 0.25])  # the first is monosemantic and costs nothing
+    array([0.       , 0.8571...])
+
+    References
+    ----------
+    arXiv 2210.01892, eqs. 12–14; without bias, eq. 11 with the trace term kept.
+    """
+
+    importance: FloatArray
+    kurtosis: FloatArray
+    bias: bool = True
+
+    def __init__(self, importance: Any, kurtosis: Any, bias: bool = True) -> None:
+        v, k = importance_and_kurtosis(importance, kurtosis)
+        v, k = np.array(v), np.array(k)  # private copies: a frozen object must not change under its owner
+        with np.errstate(over="ignore"):
+            overflow = ~np.isfinite(v * k)
+        if overflow.any():
+            i = int(np.argmax(overflow))
+            raise ValueError(
+                f"importance × kurtosis must be below {np.finfo(float).max:.3g}, got {v[i]:g} × {k[i]:g} at index {i}; "
+                "divide all importances by a common factor"
+            )
+        if not bias and (k < 3.0).any():
+            i = int(np.argmax(k < 3.0))
+            raise ValueError(
+                f"kurtosis must be >= 3 for every feature when bias=False, got {k[i]:g} at index {i}; "
+                "the loss is not convex in capacity there"
+            )
+        v.setflags(write=False)
+        k.setflags(write=False)
+        object.__setattr__(self, "importance", v)
+        object.__setattr__(self, "kurtosis", k)
+        object.__setattr__(self, "bias", bool(bias))
+
+    @property
+    def features(self) -> int:
+        """The number of features, n."""
+        return self.importance.size
+
+    @property
+    def demand(self) -> float:
+        """The number of features with positive importance: with that many dimensions the loss is 0."""
+        return float(np.count_nonzero(self.importance))
+
+    @property
+    def floor(self) -> float:
+        """The loss with unlimited dimensions, 0."""
+        return 0.0
+
+    def trace(self, capacity: Any) -> float:
+        """Return T = Σ (v_i − |w_i|²) at the best row lengths; 0 with a bias, which absorbs it."""
+        return 0.0 if self.bias else _trace(self, np.asarray(capacity, dtype=np.float64))
+
+    def effective_importance(self, trace: float) -> FloatArray:
+        """Return v_i + T/(κ_i − 1), the importance that a trace T left over without bias turns v_i into."""
+        return self.importance if trace == 0.0 else self.importance + trace / (self.kurtosis - 1.0)
+
+    def squared_norm(self, capacity: Any) -> FloatArray:
+        """Return the best m_i = |w_i|² at the given capacities, shape (n,); 0 where the capacity is 0."""
+        c = np.asarray(capacity, dtype=np.float64)
+        v = self.effective_importance(self.trace(c))
+        return np.where(c == 1.0, v, v * (0.5 * (self.kurtosis - 1.0) * c / self._denominator(c)))
+
+    def feature_loss(self, capacity: Any) -> FloatArray:
+        """Return each feature's part of the loss, shape (n,); the parts add up to L(C), without bias as well."""
+        c = np.asarray(capacity, dtype=np.float64)
+        # The root keeps v² from overflowing where 1 − C is 0 and from mattering there.
+        root = np.sqrt((self.kurtosis - 1.0) * (1.0 - c) / self._denominator(c))
+        with np.errstate(over="ignore"):
+            return (self.importance * root) * (self.effective_importance(self.trace(c)) * root)
+
+    def marginal(self, capacity: Any, *, growing: bool = True) -> FloatArray:
+        """Return −∂L/∂C_i = ½ v_i² (κ_i−1)² / (1 + γ_i C_i)², shape (n,). The loss is smooth: both sides agree."""
+        c = np.asarray(capacity, dtype=np.float64)
+        v = self.effective_importance(self.trace(c))
+        # at C = 1 the ratio is 2 exactly, also for κ = 1 where it is 0/0
+        ratio = np.where(c == 1.0, 2.0, (self.kurtosis - 1.0) / self._denominator(c))
+        with np.errstate(over="ignore"):
+            return 0.5 * np.square(v * ratio)
+
+    def steepest(self, capacity: Any) -> FloatArray:
+        """Return the best average saving per capacity beyond C_i, shape (n,), 0 where C_i = 1.
+
+        The marginal value for κ ≥ 3; the mean up to C = 1, v_i² (κ_i−1) / (1 + γ_i C_i), for κ < 3.
+        """
+        c = np.asarray(capacity, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            chord = np.square(self.importance) * ((self.kurtosis - 1.0) / self._denominator(c))
+        return np.where(c == 1.0, 0.0, np.where(self.kurtosis < 3.0, chord, self.marginal(c)))
+
+    def response(self, price: float) -> FloatArray:
+        """Return the capacities that minimise L(C) + price · ΣC, the smallest where several do, shape (n,)."""
+        scale = math.sqrt(price / 2.0)
+        if scale == 0.0:
+            return np.where(self.importance > 0.0, 1.0, 0.0)
+        if self.bias:
+            return self.demand_curve().at(scale)
+        return self.balance(lambda trace: self.demand_curve(trace).at(scale))
+
+    def lower_bound(self, price: float, dimensions: float) -> float:
+        """Return the Lagrangian bound min_C [L(C) + price · ΣC] − price · dimensions.
+
+        No allocation of the budget has a smaller loss, whatever ``price`` ≥ 0 is.
+        """
+        c = self.response(price)
+        return float(np.sum(self.feature_loss(c) + price * c)) - price * dimensions
+
+    def demand_curve(self, trace: float = 0.0) -> Demand:
+        """Return how the capacities answer to τ; a concave loss (κ < 3) answers as its convex envelope, a jump."""
+        v, k = self.effective_importance(trace), self.kurtosis
+        convex = k >= 3.0
+        full = np.where(convex, v, v * np.sqrt(0.5 * (k - 1.0)))
+        enter = np.where(convex, v * (0.5 * (k - 1.0)), full)
+        with np.errstate(divide="ignore"):
+            gain = np.where(k > 3.0, 2.0 / np.where(k > 3.0, k - 3.0, 1.0), 0.0)
+        return Demand(enter, full, gain, np.ones_like(full))
+
+    def balance(self, respond: Callable[[float], FloatArray]) -> FloatArray:
+        """Return the capacities C = respond(T) whose own trace is T: the saddle of the loss without bias.
+
+        ``respond`` must return the minimiser over C of the loss at a fixed trace. The trace of its answer minus
+        T falls monotonically in T, so the root is unique; it is sought in log T, where it is well scaled.
+        """
+        from scipy.optimize import brentq  # noqa: PLC0415  (scipy.optimize takes longer to import than to use)
+
+        start = _trace(self, respond(0.0))
+        if start == 0.0:
+            return respond(0.0)
+
+        def excess(log_trace: float) -> float:
+            trace = math.exp(log_trace)
+            return _trace(self, respond(trace)) / trace - 1.0
+
+        low = high = math.log(start)
+        step = 0.5
+        while excess(low) < 0.0:
+            low, step = low - step, 2.0 * step
+        step = 0.5
+        while excess(high) > 0.0:
+            high, step = high + step, 2.0 * step
+        if low < high:
+            low = brentq(excess, low, high, xtol=1e-15, rtol=4 * np.finfo(float).eps)
+        return respond(math.exp(low))
+
+    def normalised(self, capacity: FloatArray) -> tuple[QuadraticLoss, float]:
+        """Return an equivalent model with a loss of order n at ``capacity``, and the unit it is measured in.
+
+        Importances are divided by a power of two (exactly) and losses by its square, so that a certificate does not
+        care whether v is 1e-150 or 1e150. Importances that would overflow belong to features whose loss is 0 and
+        are capped.
+        """
+        root = np.sqrt((self.kurtosis - 1.0) * (1.0 - capacity) / self._denominator(capacity))
+        largest = float(np.max(self.importance * root))
+        if largest == 0.0:
+            return self, 1.0
+        exponent = min(math.frexp(largest)[1], 1023)
+        with np.errstate(over="ignore", under="ignore"):
+            v = np.minimum(np.ldexp(self.importance, -exponent), 1e290 / self.kurtosis)
+        return QuadraticLoss(v, self.kurtosis, self.bias), math.ldexp(1.0, exponent)
+
+    def _denominator(self, capacity: FloatArray) -> FloatArray:
+        """Return 1 + γC, set to 1 for κ = 1 and C = 1, where numerators vanish with it."""
+        denominator = 1.0 + 0.5 * (self.kurtosis - 3.0) * capacity
+        return np.where(denominator == 0.0, 1.0, denominator)
+
+
+def _trace(model: QuadraticLoss, c: FloatArray) -> float:
+    """Solve T = Σ (v_i − m_i) with m_i proportional to v_i + T/(κ_i−1): linear in T, and free of cancellation."""
+    denominator = 1.0 + 0.5 * (model.kurtosis - 3.0) * c
+    return float(np.sum(model.importance * ((1.0 - c) / denominator)) / (1.0 + np.sum(0.5 * c / denominator)))

@@ -1,0 +1,95 @@
+"""The price of capacity: one monotone piecewise-linear equation, solved exactly.
+
+Minimising Σ f_i(C_i) with convex f_i subject to Σ C_i = D, 0 ≤ C ≤ 1 makes the marginal values of all features that
+are neither empty nor full equal to one price λ = 2τ² (arXiv 2210.01892, eqs. 4–8 and 15–18). In u = 1/τ every
+capacity is piecewise linear, so Σ C_i = D is a continuous quadratic knapsack: find the two neighbouring breakpoints
+between which the budget is met, then interpolate. The answer is a convex combination of the capacities at
+those breakpoints and meets the budget however steep they are: slopes and intercepts, which cancel near κ = 3, are
+never summed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from capsolve._checks import FloatArray
+from capsolve.losses.quadratic import Demand
+
+
+class Filling(NamedTuple):
+    """How a budget is spread over a demand curve.
+
+    ``scale`` is the smallest τ at which the answer is optimal: 2τ² is what the *next* bit of budget would save.
+    ``jumping`` marks features that jump exactly at ``scale``; what is left for them is shared in proportion.
+    """
+
+    capacity: FloatArray
+    scale: float
+    jumping: FloatArray
+
+
+def fill(demand: Demand, budget: float) -> Filling:
+    """Spread ``budget`` ≥ 0 over the features with the highest marginal values.
+
+    Features that jump at the final price are tied: each gets the same share of its width. A budget above the total
+    width is used as far as possible, at scale 0.
+    """
+    wanting = demand.enter > 0.0
+    satisfied = np.where(wanting, demand.width, 0.0)
+    spare = budget - satisfied.sum()
+    if spare >= 0.0:
+        idle = demand.width - satisfied
+        share = min(1.0, spare / idle.sum()) if spare > 0.0 and idle.any() else 0.0
+        return Filling(satisfied + share * idle, 0.0, idle)
+
+    breakpoints = -np.sort(-np.concatenate([demand.enter[wanting], demand.full[wanting]]))
+    # Largest p with Σ C(breakpoints[p]) ≤ budget. The sum rises along the array and is 0 at its start.
+    low, high = 0, breakpoints.size
+    below = demand.at(breakpoints[0])
+    guess, step = high // 2, 0
+    while high - low > 1:
+        # Newton's step for the piecewise-linear sum, kept inside the bracket, and a bisection every third time so
+        # that no profile can hold it up.
+        step += 1
+        p = (low + high) // 2 if step % 3 == 0 else min(max(guess, low + 1), high - 1)
+        scale = breakpoints[p]
+        capacity = demand.at(scale)
+        total = capacity.sum()
+        if total <= budget:
+            low, below = p, capacity
+        else:
+            high = p
+        guess = _newton(demand, capacity, scale, total, budget, breakpoints)
+
+    scale = float(breakpoints[low])
+    jump = demand.jumps_at(scale)
+    above = below + jump
+    reached, jump_total = below.sum(), jump.sum()
+    if jump_total > 0.0 and budget <= above.sum():
+        share = min(1.0, (budget - reached) / jump_total)
+        return Filling(below + share * jump, scale, jump)
+
+    # Between two neighbouring breakpoints every capacity is linear in 1/τ.
+    next_scale = float(breakpoints[low + 1])
+    end = demand.at(next_scale)
+    start_total, end_total = above.sum(), end.sum()
+    share = (budget - start_total) / (end_total - start_total)
+    capacity = above + share * (end - above)
+    return Filling(capacity, next_scale / (share + (1.0 - share) * (next_scale / scale)), np.zeros_like(jump))
+
+
+def _newton(
+    demand: Demand, capacity: FloatArray, scale: float, total: float, budget: float, breakpoints: FloatArray
+) -> int:
+    """Return the index of the breakpoint just above the τ where the current linear piece meets the budget."""
+    moving = (capacity > 0.0) & (capacity < demand.width) & (demand.enter > demand.full)
+    with np.errstate(over="ignore", invalid="ignore"):
+        slope = np.sum(np.where(moving, demand.width * demand.gain * (demand.enter / scale), 0.0))
+        if not slope > 0.0:
+            return int(np.searchsorted(-breakpoints, -scale)) + (1 if total <= budget else -1)
+        u = 1.0 + (budget - total) / slope  # scale / τ
+    if not u > 0.0:
+        return 0
+    return int(np.searchsorted(-breakpoints, -scale / u, side="right")) - 1
