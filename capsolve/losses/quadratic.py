@@ -22,6 +22,11 @@ import numpy as np
 from capsolve._checks import FloatArray, importance_and_kurtosis
 
 
+# Importances this many times the scale belong to full features: larger ones are capped where losses are normalised, so
+# that squares stay finite.
+GIANT = 1e140
+
+
 class Demand(NamedTuple):
     """How the capacity of each feature answers to the scale τ = √(price/2), shape (n,) each.
 
@@ -162,7 +167,7 @@ class QuadraticLoss:
         """
         c = np.asarray(capacity, dtype=np.float64)
         with np.errstate(over="ignore"):
-            chord = np.square(self.importance) * ((self.kurtosis - 1.0) / self._denominator(c))
+            chord = np.square(self.importance * np.sqrt((self.kurtosis - 1.0) / self._denominator(c)))
         return np.where(c == 1.0, 0.0, np.where(self.kurtosis < 3.0, chord, self.marginal(c)))
 
     def response(self, price: float) -> FloatArray:
@@ -232,7 +237,7 @@ class QuadraticLoss:
             return self, 1.0
         exponent = min(math.frexp(largest)[1], 1023)
         with np.errstate(over="ignore", under="ignore"):
-            v = np.minimum(np.ldexp(self.importance, -exponent), 1e290 / self.kurtosis)
+            v = np.minimum(np.ldexp(self.importance, -exponent), GIANT / self.kurtosis)
         return QuadraticLoss(v, self.kurtosis, self.bias), math.ldexp(1.0, exponent)
 
     def _denominator(self, capacity: FloatArray) -> FloatArray:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import numpy as np
 
 from capsolve._checks import FloatArray
-from capsolve.losses.quadratic import Demand, QuadraticLoss
+from capsolve.losses.quadratic import GIANT, Demand, QuadraticLoss
 from capsolve.solvers.branch import Relaxation, branch_and_bound
 from capsolve.solvers.price import fill
 from capsolve.solvers.solution import Solution
@@ -66,7 +66,7 @@ def _share_one(
     group = np.flatnonzero(model.kurtosis < 3.0)
     group = group[np.argsort(-demand.full[group], kind="stable")]
     # Measured in the root scale, every loss that still matters is of order one.
-    v = np.minimum(model.importance / scale, 1e290 / model.kurtosis)
+    v = np.minimum(model.importance / scale, GIANT / model.kurtosis)
     curve = _group_loss(v[group], model.kurtosis[group], served)
     rest = QuadraticLoss(v[convex], model.kurtosis[convex]) if convex.size else None
 
@@ -98,65 +98,76 @@ def _share_one(
         relax, (float(served), served + 1.0), tolerance=tolerance, floor=-2.0 * dimensions
     )
     t = float(outcome.capacity[0])
-    _, shared, full = curve(t)
-    if shared is not None and rest:
+    if rest:
         # A loss within the tolerance leaves t uncertain by its square root: finish on the equal marginal values.
-        alone = QuadraticLoss(v[group[[shared]]], model.kurtosis[group[[shared]]])
+        trader = group[curve(t)[1]]
+        alone = QuadraticLoss(v[[trader]], model.kurtosis[[trader]])
 
         def excess(t: float) -> float:
             return spread(dimensions - t)[2] - float(alone.marginal(np.array([t - served]))[0])
 
-        polished = _rising_root(excess, t, float(served), min(served + 1.0, dimensions))
+        polished = _descend(excess, t, float(served), min(served + 1.0, dimensions))
         t = polished if loss_at(polished) <= loss_at(t) * (1.0 + 1e-14) else t
+    _, shared, full = curve(t)
     capacity = np.zeros(model.features)
     capacity[group[:full]] = 1.0
     capacity[convex] = spread(dimensions - t)[0]
     # The price jumps where a convex feature becomes full: the root may lie an ulp beside that point.
     capacity[capacity > 1.0 - 1e-13] = 1.0
-    if shared is not None:
+    if served < t < served + 1.0:
+        if rest:
+            # D − t is known to an ulp of D; small capacities can have the accuracy of the price instead.
+            price = float(alone.marginal(np.array([t - served]))[0])
+            at_price = rest.response(price)
+            near = np.abs(at_price - capacity[convex]) <= 1e-12
+            capacity[convex] = np.where(near, at_price, capacity[convex])
         capacity[group[shared]] = 0.0
         capacity[group[shared]] = min(1.0, max(0.0, dimensions - capacity.sum()))
     gap = max(0.0, outcome.loss - outcome.lower_bound) / outcome.loss if outcome.loss > 0.0 else 0.0
     return Solution(capacity, gap, outcome.boxes)
 
 
-def _rising_root(function: Callable[[float], float], start: float, low: float, high: float) -> float:
-    """Return the root near ``start`` at which the function turns positive; ``start`` if there is none in between."""
+def _descend(slope: Callable[[float], float], start: float, low: float, high: float) -> float:
+    """Follow a loss with the given slope downhill from ``start`` to a stationary point or an end of [low, high]."""
     from scipy.optimize import brentq  # noqa: PLC0415  (scipy.optimize takes longer to import than to use)
 
     step, left, right = 1e-7, start, start
-    while left > low and function(left) > 0.0:
-        left, step = max(low, left - step), 4.0 * step
-    step = 1e-7
-    while right < high and function(right) < 0.0:
-        right, step = min(high, right + step), 4.0 * step
-    if left == right or function(left) > 0.0 or function(right) < 0.0:
-        return start
-    return float(brentq(function, left, right, xtol=1e-16, rtol=4 * np.finfo(float).eps))
+    while left > low and slope(left) > 0.0:
+        left, right, step = max(low, left - step), left, 4.0 * step
+    while right < high and slope(right) < 0.0:
+        left, right, step = right, min(high, right + step), 4.0 * step
+    if slope(left) > 0.0 or left == right:
+        return left
+    if slope(right) < 0.0:
+        return right
+    return float(brentq(slope, left, right, xtol=1e-16, rtol=4 * np.finfo(float).eps))
 
 
-def _group_loss(
-    v: FloatArray, kurtosis: FloatArray, served: int
-) -> Callable[[float], tuple[float, int | None, int]]:
-    """Return t ↦ (H(t), position of the fractional feature if any, number of full ones) for t in [k, k+1].
+def _group_loss(v: FloatArray, kurtosis: FloatArray, served: int) -> Callable[[float], tuple[float, int, int]]:
+    """Return t ↦ (H(t), position of the feature that trades, number of full features) for t in [k, k+1].
 
-    The features are sorted by what serving them whole saves; k = ``served``.
+    The features are sorted by what serving them whole saves; k = ``served``. The trading feature has capacity t − k;
+    at the ends of the interval it is the one that would gain or lose most by a small step inwards.
     """
     with np.errstate(over="ignore"):
-        whole = np.square(v) * (kurtosis - 1.0)
+        whole = np.square(v * np.sqrt(kurtosis - 1.0))
+        start = 0.5 * np.square(v * (kurtosis - 1.0))
     base = float(np.sum(whole[served:]))
 
-    def curve(t: float) -> tuple[float, int | None, int]:
+    def curve(t: float) -> tuple[float, int, int]:
         c = t - served
         if c <= 0.0:
-            return base, None, served
+            return base, served + int(np.argmax(start[served:])), served
         if c >= 1.0:
-            return base - float(whole[served]), None, served + 1
-        remains = whole * ((1.0 - c) / (1.0 + 0.5 * (kurtosis - 3.0) * c))
-        added = served + int(np.argmax(whole[served:] - remains[served:]))
-        dropped = int(np.argmin(remains[: served + 1]))
-        loss_added = base - float(whole[added]) + float(remains[added])
+            return base - float(whole[served]), int(np.argmin(v[: served + 1])), served + 1
+        denominator = 1.0 + 0.5 * (kurtosis - 3.0) * c
+        saved = start[served:] * (c / denominator[served:])
+        remains = whole[: served + 1] * ((1.0 - c) / denominator[: served + 1])
+        added, dropped = int(np.argmax(saved)), int(np.argmin(remains))
+        loss_added = base - float(saved[added])
         loss_dropped = base - float(whole[served]) + float(remains[dropped])
-        return (loss_added, added, served) if loss_added <= loss_dropped else (loss_dropped, dropped, served + 1)
+        if loss_added <= loss_dropped:
+            return loss_added, served + added, served
+        return loss_dropped, dropped, served + 1
 
     return curve
