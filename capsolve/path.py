@@ -1,0 +1,105 @@
+"""The capacity path: the optimal allocation as a function of the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from capsolve._checks import FloatArray, at_least, real_array
+from capsolve.allocation import Allocation, allocate
+from capsolve.losses.quadratic import QuadraticLoss
+from capsolve.solvers.path import at_budgets, capacity_knots
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CapacityPath:
+    """Prices and losses for many budgets; capacities on demand.
+
+    ``path[k]`` is the full `Allocation` for ``path.dimensions[k]``, certificate included, solved when asked for.
+
+    Attributes
+    ----------
+    model : QuadraticLoss
+    dimensions : (m,) array
+        The budgets, in the order given.
+    price, scale, loss : (m,) arrays
+        As in `Allocation`: λ = −dL/dD to the right, τ = √(λ/2), and the least loss L(D).
+    """
+
+    model: QuadraticLoss
+    dimensions: FloatArray
+    price: FloatArray
+    scale: FloatArray
+    loss: FloatArray
+    tolerance: float
+
+    def __len__(self) -> int:
+        return self.dimensions.size
+
+    def __getitem__(self, k: int) -> Allocation:
+        return allocate(self.model, self.dimensions[k], tolerance=self.tolerance)
+
+    def __iter__(self) -> Iterator[Allocation]:
+        return (self[k] for k in range(len(self)))
+
+    def capacity(self, k: int) -> FloatArray:
+        """Return the optimal capacities for ``dimensions[k]``, shape (n,)."""
+        return self[k].capacity
+
+    def __repr__(self) -> str:
+        low, high = self.dimensions.min(), self.dimensions.max()
+        return f"CapacityPath({self.model.features} features, {len(self)} budgets from {low:g} to {high:g})"
+
+
+def capacity_path(
+    importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True, tolerance: float = 1e-9
+) -> CapacityPath:
+    """Solve `capsolve.solve` for many budgets.
+
+    With a bias and κ_i ≥ 3 for all i, prices and losses of all budgets together cost one sort of the 2n breakpoints
+    in τ at which a feature enters or becomes full. With κ_i < 3 somewhere, or without bias, the budgets
+    are solved one by one.
+
+    Parameters
+    ----------
+    importance, kurtosis, bias, tolerance
+        As in `capsolve.solve`.
+    dimensions : (m,) array
+        The budgets D ≥ 0, in any order.
+
+    Raises
+    ------
+    ValueError
+        For bad arguments, naming the argument, the value and the allowed range.
+
+    Examples
+    --------
+    >>> import capsolve
+    >>> path = capsolve.capacity_path([2.0, 1.0, 1.0], 9.0, dimensions=[0.5, 1.0, 2.0])
+    >>> path.loss.round(3)
+    array([19.524, 10.   ,  2.909])
+    >>> path.capacity(1)
+    array([0.6, 0.2, 0.2])
+
+    References
+    ----------
+    arXiv 2210.01892, eqs. 15–18: capacities are piecewise linear in 1/τ.
+    """
+    model = QuadraticLoss(importance, kurtosis, bias)
+    budgets = np.array(real_array("dimensions", dimensions, ndim=1))
+    if budgets.size == 0:
+        raise ValueError("dimensions must have at least one budget, got an empty array")
+    at_least("dimensions", budgets, 0.0)
+    if bias and bool((model.kurtosis >= 3.0).all()) and model.demand > 0.0:
+        scale, loss = at_budgets(capacity_knots(model), budgets)
+        with np.errstate(over="ignore"):
+            price = 2.0 * np.square(scale)
+    else:
+        solved = [allocate(model, budget, tolerance=tolerance) for budget in budgets]
+        scale, price, loss = (np.array([getattr(a, name) for a in solved]) for name in ("scale", "price", "loss"))
+    for array in (budgets, price, scale, loss):
+        array.setflags(write=False)
+    return CapacityPath(model, budgets, price, scale, loss, tolerance)
