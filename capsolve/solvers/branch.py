@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -44,35 +45,57 @@ def branch_and_bound(
     floor: float = 0.0,
     box_limit: int = 20_000,
 ) -> Outcome:
-    """Minimise over ``root`` until loss − lower bound ≤ tolerance · (loss − floor), or ``box_limit`` is reached.
+    """Minimise over ``root`` until loss − lower bound ≤ tolerance · (loss − floor), or ``box_limit``.
 
-    ``relax`` returns None for a box without a feasible point. The loss may end above the tolerance only when the
-    limit was hit; `Outcome.lower_bound` is valid either way. ``floor`` is a known lower bound that makes the
-    tolerance relative to what can still be saved.
+    ``relax`` returns None for a box without a feasible point. The gap may end above the tolerance only when
+    the limit was hit (the split under way is finished) or when a box had a gap but could not be split, being
+    as small as rounding allows; `Outcome.lower_bound` is valid either way. ``floor`` is a known lower bound
+    that makes the tolerance relative to what can still be saved.
+
+    Raises
+    ------
+    ValueError
+        When the root box has no feasible point.
+
+    Examples
+    --------
+    The least value of x · (1 − x) + x / 10 on [0, 1], whose convex envelope is the chord; split where it is
+    least or in the middle:
+
+    >>> import numpy as np
+    >>> def relax(box):
+    ...     a, b = box
+    ...     f = lambda x: x * (1 - x) + x / 10
+    ...     x = a if f(a) <= f(b) else b
+    ...     return Relaxation(f(x), f(x), np.array([x]), lambda: [(a, (a + b) / 2), ((a + b) / 2, b)])
+    >>> branch_and_bound(relax, (0.0, 1.0), tolerance=1e-9)
+    Outcome(capacity=array([0.]), loss=0.0, lower_bound=0.0, boxes=1)
     """
-    first = relax(root)
-    if first is None:
+    best = relax(root)
+    if best is None:
         raise ValueError("branch_and_bound needs a feasible root box")
-    best, boxes, order = first, 1, itertools.count()
-    heap = [(first.bound, next(order), first)]
-    closed = first.loss  # the least bound among boxes that were set aside
+    boxes, order = 1, itertools.count()
+    # Of a box only the bound and the way to split it are kept: the point is of no use unless it is the best.
+    heap = [(max(best.bound, floor), next(order), best.split)]
+    unsplit = math.inf  # the least bound among boxes that could not be split
     while heap and boxes < box_limit:
-        bound, _, node = heap[0]
+        bound, _, split = heap[0]
         if best.loss - bound <= tolerance * (best.loss - floor):
             break
         heapq.heappop(heap)
-        for box in node.split():
-            child = relax(box)
+        halves = list(split())
+        if not halves:
+            unsplit = min(unsplit, bound)
+        for box in halves:
+            half = relax(box)
             boxes += 1
-            if child is None:
+            if half is None:
                 continue
-            if child.loss < best.loss:
-                best = child
-            # a child's own relaxation may round below its parent's, which bounds it too
-            bound_here = max(child.bound, bound)
-            if best.loss - bound_here > tolerance * (best.loss - floor):
-                heapq.heappush(heap, (bound_here, next(order), child))
-            else:
-                closed = min(closed, bound_here)
-    lower = min([best.loss, closed] + [heap[0][0]] * bool(heap))
-    return Outcome(best.capacity, best.loss, lower, boxes)
+            if half.loss < best.loss:
+                best = half
+            # the bound of a box holds for its parts, whose own may round below it
+            inherited = max(half.bound, bound)
+            if inherited < best.loss:
+                heapq.heappush(heap, (inherited, next(order), half.split))
+    lower_bound = min(best.loss, unsplit, heap[0][0] if heap else math.inf)
+    return Outcome(best.capacity, best.loss, lower_bound, boxes)

@@ -1,0 +1,206 @@
+"""The global optimum for tabulated losses: convex envelopes, one price, branch and bound for what they hide.
+
+Over a box l ≤ C ≤ u every curve is replaced by its convex envelope. The relaxed problem is solved by filling
+the envelopes' segments in the order of their gain until the budget is used or nothing gains any more. Only
+features at the final price can end inside a segment; where the curve lies above the envelope there, the
+answer costs more than the bound says. Then the box is split at that capacity (Falk & Soland 1969), where both
+halves know the true loss.
+
+**Dominance.** Feature a dominates b if its marginal value is at least b's on every interval of the grid; of
+two that dominate each other, the one with the lower index does. Then some optimum has C_a ≥ C_b for *all*
+such pairs: if C_a < C_b, exchanging the two capacities keeps the budget and changes the loss by −∫ (marginal
+of a − marginal of b) over [C_a, C_b] ≤ 0; among the finitely many optima that are permutations of one, take
+the one with the least Σ position(i) · C_i, where positions list dominators first; an exchange would lower it.
+With one shape and weights w the order is total, w_a ≥ w_b, even where the shape rises: the argument then
+applies to the running minimum of the shape, and the smallest minimiser of the shape below C_i falls with C_i
+in the same way for all. So when a box is split at C_j = c, the half C_j ≥ c may raise the lower end of all
+that dominate j to c, and the half C_j ≤ c may lower the upper end of all that j dominates. Features that are
+alike, or ordered, cost no more boxes than one of them.
+
+**Ties.** Features are tied when a segment of theirs gains exactly the final price. Segments that hide a gap
+are filled whole, in the order of the index, as far as the budget goes; the rest is shared among segments
+without a gap, each by the same fraction of its width. So identical features with convex curves get equal
+capacities, and identical features with concave ones are served one after the other.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from capsolve._checks import FloatArray, scalar
+from capsolve.losses.envelope import Envelope, IntArray, falling_hulls
+from capsolve.losses.tabulated import TabulatedLoss, interpolate
+from capsolve.solvers.branch import Relaxation, branch_and_bound
+from capsolve.solvers.solution import Solution
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One curve between two capacities: its row in the model, the ends, and the envelope in between."""
+
+    shape: int
+    lower: float
+    upper: float
+    hull: FloatArray  # see `falling_hulls`
+
+
+@dataclass(frozen=True)
+class Box:
+    """Bounds on all capacities: feature i is confined to ``pieces[which[i]]``. Features may share a piece."""
+
+    pieces: list[Piece]
+    which: IntArray
+
+
+@dataclass(frozen=True)
+class Filling:
+    """Capacities that solve a relaxed problem."""
+
+    capacity: FloatArray
+    bound: float  # the envelopes there
+    loss: float  # the curves there
+    caught: int  # the feature at which they differ most
+
+
+def solve_tabulated(
+    model: TabulatedLoss, dimensions: float, tolerance: float, *, box_limit: int = 20_000
+) -> Solution:
+    """Minimise Σ f_i(C_i) subject to Σ C_i ≤ dimensions and 0 ≤ C_i ≤ 1, globally.
+
+    Convex curves need one box. Unrelated S-shaped curves pose a knapsack problem (NP-hard): where
+    ``box_limit`` does not suffice, the returned gap is larger than ``tolerance`` and says by how much the
+    best capacities found could be improved at most. Which optimum is returned when there are several is
+    stated by the module.
+
+    Examples
+    --------
+    >>> from capsolve import TabulatedLoss
+    >>> solve_tabulated(TabulatedLoss([1.0, 0.9, 0.5, 0.0], weight=[1.0, 1.0, 1.0]), 1.5, 1e-9)
+    Solution(capacity=array([1. , 0.5, 0. ]), gap=0.0, boxes=3)
+    """
+    budget = scalar("dimensions", dimensions, low=0.0)
+    tolerance = scalar("tolerance", tolerance, low=0.0, high=1.0)
+    problem = _Problem(model, budget)
+    outcome = branch_and_bound(problem.relax, problem.root(), tolerance=tolerance, box_limit=box_limit)
+    gap = max(0.0, outcome.loss - outcome.lower_bound) / outcome.loss if outcome.loss > 0.0 else 0.0
+    return Solution(outcome.capacity, gap, outcome.boxes)
+
+
+class _Problem:
+    """How boxes are relaxed and split. All losses are measured from the minimum of their curve."""
+
+    def __init__(self, model: TabulatedLoss, budget: float) -> None:
+        self.grid, self.weight, self.shape_of = model.grid, model.multiplier, model.shape_of
+        self.shapes, self.hulls = model.above_minimum, model.hulls
+        self.budget = budget
+        self.limit = budget * (1.0 + 1e-14)  # what rounding may add to a sum that equals the budget
+
+    def root(self) -> Box:
+        return Box([Piece(k, 0.0, 1.0, hull) for k, hull in enumerate(self.hulls)], self.shape_of)
+
+    def piece(self, shape: int, lower: float, upper: float) -> Piece:
+        row = np.array([shape, shape])
+        at_lower, at_upper = interpolate(self.grid, self.shapes, row, np.array([lower, upper]))
+        if lower == upper:
+            return Piece(shape, lower, upper, np.array([[lower], [at_lower], [0.0], [0.0]]))
+        inner = slice(*np.searchsorted(self.grid, [np.nextafter(lower, 2.0), upper]))
+        x = np.concatenate([[lower], self.grid[inner], [upper]])
+        y = np.concatenate([[at_lower], self.shapes[shape, inner], [at_upper]])
+        return Piece(shape, lower, upper, falling_hulls(x, y[None])[0])
+
+    def relax(self, box: Box) -> Relaxation[Box] | None:
+        envelope = Envelope([piece.hull for piece in box.pieces], box.which, self.weight)
+        least = envelope.capacity(np.zeros_like(envelope.length))
+        if float(np.sum(least)) > self.limit:
+            return None
+        filling = self.fill(envelope)
+        split = functools.partial(self.split, box, filling.caught, float(filling.capacity[filling.caught]))
+        return Relaxation(filling.bound, filling.loss, filling.capacity, split)
+
+    def fill(self, envelope: Envelope) -> Filling:
+        """Minimise the sum of the envelopes subject to the budget."""
+        full = envelope.length
+        capacity = envelope.capacity(full)
+        if float(np.sum(capacity)) <= self.limit:
+            loss = float(np.sum(self.weight * envelope.loss(full)))
+            return Filling(capacity, loss, loss, 0)
+
+        _, below, above = envelope.level(self.budget)
+        capacity, value = envelope.capacity(below), envelope.loss(below)
+        tied = np.flatnonzero(above > below)
+        end, width = envelope.capacity(above)[tied], (envelope.capacity(above) - capacity)[tied]
+        fall = value[tied] - envelope.loss(above)[tied]
+        gapped = envelope.gapped[envelope.offset[tied] + below[tied]] > 0.0
+        share = self.shares(width, gapped, self.budget - float(np.sum(capacity)))
+        capacity[tied] = np.where(share < 1.0, capacity[tied] + share * width, end)
+        value[tied] -= share * fall
+        bound = float(np.sum(self.weight * value))
+
+        inside = tied[(share > 0.0) & (share < 1.0)]
+        curve = interpolate(self.grid, self.shapes, self.shape_of[inside], capacity[inside])
+        hidden = np.zeros_like(value)
+        hidden[inside] = self.weight[inside] * np.maximum(0.0, curve - value[inside])
+        return Filling(capacity, bound, bound + float(np.sum(hidden)), int(np.argmax(hidden)))
+
+    @staticmethod
+    def shares(width: FloatArray, gapped: BoolArray, budget: float) -> FloatArray:
+        """Return the fraction of each tied segment that is filled: see the module on ties."""
+        whole = gapped & (np.cumsum(np.where(gapped, width, 0.0)) <= budget)
+        share = whole.astype(np.float64)
+        rest = max(0.0, budget - float(np.sum(width[whole])))
+        smooth = float(np.sum(width[~gapped]))
+        share[~gapped] = rest / smooth if rest < smooth else 1.0
+        caught = np.flatnonzero(gapped & ~whole)[:1]
+        share[caught] = np.clip((rest - smooth) / width[caught], 0.0, 1.0)
+        return share
+
+    def split(self, box: Box, j: int, c: float) -> Iterable[Box]:
+        """Return the halves C_j ≥ c and C_j ≤ c of a box, reduced by dominance."""
+        piece = box.pieces[box.which[j]]
+        if not piece.lower < c < piece.upper:
+            return []
+        above, below = self.dominance(j)
+        halves = (self.confine(box, above, c, 1.0), self.confine(box, below, 0.0, c))
+        return [half for half in halves if half is not None]
+
+    def dominance(self, j: int) -> tuple[BoolArray, BoolArray]:
+        """Return which features dominate j, and which ones j dominates; j itself is in both."""
+        first = np.arange(self.weight.size) <= j
+        last = np.arange(self.weight.size) >= j
+        if len(self.shapes) == 1:
+            more, less = self.weight >= self.weight[j], self.weight <= self.weight[j]
+        else:
+            more = (self.marginal >= self.marginal[j]).all(axis=1)
+            less = (self.marginal <= self.marginal[j]).all(axis=1)
+        return more & (~less | first), less & (~more | last)
+
+    @functools.cached_property
+    def marginal(self) -> FloatArray:
+        return -np.diff(self.shapes, axis=1)
+
+    def confine(self, box: Box, chosen: BoolArray, lower: float, upper: float) -> Box | None:
+        """Return the part of the box with the chosen capacities in [lower, upper]; None if it is empty."""
+        pieces, which = list(box.pieces), box.which.copy()
+        members = np.bincount(which)
+        taken = np.bincount(which[chosen], minlength=members.size)
+        for k in np.flatnonzero(taken):
+            old = pieces[k]
+            low, high = max(old.lower, lower), min(old.upper, upper)
+            if (low, high) == (old.lower, old.upper):
+                continue
+            if low > high:
+                return None
+            new = self.piece(old.shape, low, high)
+            if taken[k] == members[k]:
+                pieces[k] = new
+            else:
+                which[chosen & (which == k)] = len(pieces)
+                pieces.append(new)
+        return Box(pieces, which)
