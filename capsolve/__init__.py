@@ -17,6 +17,17 @@ __version__ = "0.1.0"
 
 # Public name -> the module it lives in. Loaded on first use (PEP 562), so that `import capsolve` stays fast.
 _HOME = {
+    "Allocation": "allocation",
+    "Phase": "allocation",
+    "Status": "allocation",
+    "allocate": "allocation",
+    "certify": "allocation",
+    "solve": "allocation",
+    "CapacityPath": "path",
+    "capacity_path": "path",
+    "Sensitivity": "sensitivity",
+    "QuadraticLoss": "losses.quadratic",
+    "TabulatedLoss": "losses.tabulated",
     "Profile": "profile",
 }
 

@@ -50,6 +50,17 @@ def scalar(name: str, value: Any, *, low: float = -math.inf, high: float = math.
     return number
 
 
+def capacity_vector(value: Any, features: int) -> FloatArray:
+    """Return validated capacities, shape (features,), each in [0, 1]."""
+    c = np.asarray(value, dtype=np.float64) if isinstance(value, np.ndarray) else real_array("capacity", value)
+    if c.shape != (features,):
+        raise ValueError(f"capacity must have one entry per feature: shape ({features},), got {c.shape}")
+    if not (c.min() >= 0.0 and c.max() <= 1.0):  # a NaN fails both
+        i = int(np.argmin((c >= 0.0) & (c <= 1.0)))
+        raise ValueError(f"capacity must be in [0, 1], got {c[i]} at index {i}")
+    return c
+
+
 def importance_and_kurtosis(importance: Any, kurtosis: Any) -> tuple[FloatArray, FloatArray]:
     """Return validated importance (n,) and kurtosis, broadcast to (n,)."""
     v = real_array("importance", importance, ndim=1)

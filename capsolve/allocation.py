@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._checks import FloatArray, scalar
+from capsolve._checks import FloatArray, capacity_vector, scalar
 from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.losses.tabulated import TabulatedLoss
 from capsolve.solvers.quadratic import solve_quadratic
@@ -108,7 +108,9 @@ class Allocation:
     def phase(self) -> npt.NDArray[np.int8]:
         """The `Phase` of every feature as small integers, shape (n,): ignored C = 0, monosemantic C = 1."""
         return np.where(
-            self.capacity == 0.0, Phase.IGNORED, np.where(self.capacity == 1.0, Phase.MONOSEMANTIC, Phase.POLYSEMANTIC)
+            self.capacity == 0.0,
+            Phase.IGNORED,
+            np.where(self.capacity == 1.0, Phase.MONOSEMANTIC, Phase.POLYSEMANTIC),
         ).astype(np.int8)
 
     @functools.cached_property
@@ -184,8 +186,9 @@ class Allocation:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {name}" for name, count in reversed(self.counts().items()))
+        problem = f"{self.model.features} features in {self.dimensions:g} dimensions"
         return (
-            f"Allocation({self.status.name}, {self.model.features} features in {self.dimensions:g} dimensions: {counts}; "
+            f"Allocation({self.status.name}, {problem}: {counts}; "
             f"loss={self.loss:.6g}, price={self.price:.6g}, gap={self.gap:.1e})"
         )
 
@@ -195,9 +198,7 @@ class Allocation:
         return self.model
 
 
-def solve(
-    importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True, tolerance: float = 1e-9
-) -> Allocation:
+def solve(importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True, tolerance: float = 1e-9) -> Allocation:
     """Find the optimal allocation of capacity in the quadratic model.
 
     Minimises L(C) = Σ v_i² (κ_i−1)(1−C_i) / (1 + γ_i C_i), γ_i = (κ_i−3)/2, subject to Σ C_i ≤ D and 0 ≤ C_i ≤ 1,
@@ -216,7 +217,8 @@ def solve(
     bias : bool
         Whether the network has an output bias; without one all kurtoses must be ≥ 3.
     tolerance : float
-        The relative gap between loss and lower bound (see `Allocation`) below which the answer counts as optimal. Convex problems (κ_i ≥ 3 for all i) are solved to rounding error whatever it is.
+        The relative gap between loss and lower bound (see `Allocation`) below which the answer counts as optimal.
+        Convex problems (κ_i ≥ 3 for all i) are solved to rounding error whatever it is.
 
     Returns
     -------
@@ -285,20 +287,29 @@ def allocate(loss_model: LossModel, dimensions: Any, *, tolerance: float = 1e-9)
 def certify(
     model: LossModel,
     dimensions: float,
-    capacity: FloatArray,
+    capacity: Any,
     *,
-    gap: float = np.inf,
+    gap: float = math.inf,
     boxes: int = 1,
     tolerance: float = 1e-9,
 ) -> Allocation:
-    """Judge any capacities by the model alone and return them as an `Allocation`.
+    """Judge any capacities, shape (n,) in [0, 1], by the model alone and return them as an `Allocation`.
 
     The price is the largest marginal value among features that are not full. The lower bound is the Lagrangian's,
     min_C [L(C) + λ ΣC] − λ D, at the λ where no feature gains on average from more capacity (the price, when losses
     are convex); it needs nothing from the solver. A ``gap`` proved by other means (branch and bound),
     (loss − lower bound)/(loss − floor), is used where it is the better one.
+
+    Examples
+    --------
+    >>> import capsolve
+    >>> model = capsolve.QuadraticLoss([1.0, 1.0], 9.0)
+    >>> capsolve.certify(model, 1.0, [0.5, 0.5]).status
+    <Status.OPTIMAL: 'optimal'>
+    >>> capsolve.certify(model, 1.0, [0.6, 0.4]).gap > 0.005
+    True
     """
-    capacity = np.array(capacity, dtype=np.float64)
+    capacity = np.array(capacity_vector(capacity, model.features))
     capacity.setflags(write=False)
     scaled, unit = model.normalised(capacity)
     losses = scaled.feature_loss(capacity)

@@ -102,6 +102,7 @@ def sensitivity(model: QuadraticLoss, capacity: FloatArray, scale: float) -> Sen
     n = v.size
     local, coupling, shift = np.zeros((2, n)), np.zeros((2, n)), np.zeros((2, 2, n))
     growth, grown = np.zeros(2), np.zeros(n)
+    linear = np.flatnonzero(active & (e == 0.0))
     if active.any():
         # C_i = (v_i a_i + T − 2τ) / (τ e_i): its partial derivatives, for the features that are not linear
         i = active & (e != 0.0)
@@ -114,7 +115,6 @@ def sensitivity(model: QuadraticLoss, capacity: FloatArray, scale: float) -> Sen
             system[1] = -float(capacity[~full].sum()), -1.0 - float(inverse_a[full].sum())
             rhs[1] = np.where(full, 0.0, 1.0), np.where(full, trace * inverse_a**2, 0.0)
             budget[1] = -scale
-        linear = np.flatnonzero(active & (e == 0.0))
         if linear.size > 1:
             raise ValueError(
                 f"features {linear[0]} and {linear[1]} have kurtosis 3 and the same marginal value: how they share is "
@@ -129,8 +129,8 @@ def sensitivity(model: QuadraticLoss, capacity: FloatArray, scale: float) -> Sen
             system[0] = coupling.sum(axis=1)  # R₁ = Σ C − D
             rhs[0] = local
             budget[0] = -1.0
-        shift = -np.linalg.solve(system, rhs.reshape(2, -1)).reshape(2, 2, n)
-        growth = -np.linalg.solve(system, budget)
+        shift[:] = -np.linalg.solve(system, rhs.reshape(2, -1)).reshape(2, 2, n)
+        growth[:] = -np.linalg.solve(system, budget)
         grown = coupling.T @ growth
         if linear.size:
             grown[j] = 1.0 - grown.sum()
@@ -146,5 +146,5 @@ def sensitivity(model: QuadraticLoss, capacity: FloatArray, scale: float) -> Sen
         _local=local,
         _coupling=coupling,
         _shift=shift,
-        _absorber=int(linear[0]) if active.any() and linear.size else None,
+        _absorber=int(linear[0]) if linear.size else None,
     )

@@ -1,0 +1,1 @@
+"""Geometry: embeddings that realise an allocation, and the ones that exist."""

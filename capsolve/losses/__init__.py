@@ -1,0 +1,1 @@
+"""Loss models: what a feature still costs at a given capacity."""

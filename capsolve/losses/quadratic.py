@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from capsolve._checks import FloatArray, importance_and_kurtosis
-
+from capsolve._checks import FloatArray, capacity_vector, importance_and_kurtosis
 
 # Importances this many times the scale belong to full features: larger ones are capped where losses are normalised, so
 # that squares stay finite.
@@ -131,7 +130,7 @@ class QuadraticLoss:
 
     def trace(self, capacity: Any) -> float:
         """Return T = Σ (v_i − |w_i|²) at the best row lengths; 0 with a bias, which absorbs it."""
-        return 0.0 if self.bias else _trace(self, np.asarray(capacity, dtype=np.float64))
+        return 0.0 if self.bias else _trace(self, capacity_vector(capacity, self.features))
 
     def effective_importance(self, trace: float) -> FloatArray:
         """Return v_i + T/(κ_i − 1), the importance that a trace T left over without bias turns v_i into."""
@@ -139,13 +138,13 @@ class QuadraticLoss:
 
     def squared_norm(self, capacity: Any) -> FloatArray:
         """Return the best m_i = |w_i|² at the given capacities, shape (n,); 0 where the capacity is 0."""
-        c = np.asarray(capacity, dtype=np.float64)
+        c = capacity_vector(capacity, self.features)
         v = self.effective_importance(self.trace(c))
         return np.where(c == 1.0, v, v * (0.5 * (self.kurtosis - 1.0) * c / self._denominator(c)))
 
     def feature_loss(self, capacity: Any) -> FloatArray:
         """Return each feature's part of the loss, shape (n,); the parts add up to L(C), without bias as well."""
-        c = np.asarray(capacity, dtype=np.float64)
+        c = capacity_vector(capacity, self.features)
         # The root keeps v² from overflowing where 1 − C is 0 and from mattering there.
         root = np.sqrt((self.kurtosis - 1.0) * (1.0 - c) / self._denominator(c))
         with np.errstate(over="ignore"):
@@ -153,7 +152,7 @@ class QuadraticLoss:
 
     def marginal(self, capacity: Any, *, growing: bool = True) -> FloatArray:
         """Return −∂L/∂C_i = ½ v_i² (κ_i−1)² / (1 + γ_i C_i)², shape (n,). The loss is smooth: both sides agree."""
-        c = np.asarray(capacity, dtype=np.float64)
+        c = capacity_vector(capacity, self.features)
         v = self.effective_importance(self.trace(c))
         # at C = 1 the ratio is 2 exactly, also for κ = 1 where it is 0/0
         ratio = np.where(c == 1.0, 2.0, (self.kurtosis - 1.0) / self._denominator(c))
@@ -165,7 +164,7 @@ class QuadraticLoss:
 
         The marginal value for κ ≥ 3; the mean up to C = 1, v_i² (κ_i−1) / (1 + γ_i C_i), for κ < 3.
         """
-        c = np.asarray(capacity, dtype=np.float64)
+        c = capacity_vector(capacity, self.features)
         with np.errstate(over="ignore"):
             chord = np.square(self.importance * np.sqrt((self.kurtosis - 1.0) / self._denominator(c)))
         return np.where(c == 1.0, 0.0, np.where(self.kurtosis < 3.0, chord, self.marginal(c)))

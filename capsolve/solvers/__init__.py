@@ -1,0 +1,1 @@
+"""Solvers: who gets how much capacity."""

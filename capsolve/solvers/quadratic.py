@@ -94,9 +94,7 @@ def _share_one(
         return Relaxation(bound, loss, np.array([best]), lambda: [(a, t), (t, b)] if a < t < b else [])
 
     # The price times the budget is the size of the terms that cancel in the bound.
-    outcome = branch_and_bound(
-        relax, (float(served), served + 1.0), tolerance=tolerance, floor=-2.0 * dimensions
-    )
+    outcome = branch_and_bound(relax, (float(served), served + 1.0), tolerance=tolerance, floor=-2.0 * dimensions)
     t = float(outcome.capacity[0])
     if rest:
         # A loss within the tolerance leaves t uncertain by its square root: finish on the equal marginal values.

@@ -1,0 +1,10 @@
+"""Hypothesis profiles: few examples by default, many with HYPOTHESIS_PROFILE=nightly."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+quiet = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.filter_too_much]}
+settings.register_profile("default", max_examples=100, derandomize=True, **quiet)
+settings.register_profile("nightly", max_examples=10_000, **quiet)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

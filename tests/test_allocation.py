@@ -1,0 +1,307 @@
+"""solve and its certificate: independent routes, nasty profiles, symmetries, bad input."""
+
+import dataclasses
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import capsolve
+from capsolve import Phase, QuadraticLoss, Status, certify, solve
+from tests.oracles import clarabel_convex, exact_convex, feature_loss, profiles
+
+
+def ordinary(rng, n):
+    return rng.lognormal(0, 1, n), 3 + rng.exponential(6, n) + 0.01, rng.uniform(0.2, n - 0.2)
+
+
+# --- certificates on nasty profiles -----------------------------------------------------------------------------
+
+
+@given(profiles())
+def test_every_answer_is_certified(problem):
+    v, k, dimensions = problem
+    allocation = solve(v, k, dimensions)
+    assert allocation.status is Status.OPTIMAL, (allocation, allocation.kkt_error, allocation.budget_error)
+    assert allocation.budget_error <= 1e-12 * max(1.0, dimensions)
+    assert allocation.kkt_error <= 1e-10
+    assert allocation.lower_bound <= allocation.loss
+    if (k >= 3).all():
+        assert allocation.gap <= 1e-12
+
+
+@given(profiles(convex=True))
+def test_agrees_with_fifty_digits(problem):
+    v, k, dimensions = problem
+    allocation = solve(v, k, dimensions)
+    capacity, tau, loss = exact_convex(v, k, dimensions)
+    # Capacities between κ = 3 and 3 + 1e-7 are as ill-conditioned as 1/(κ−3): judge those by the loss.
+    steep = (k > 3) & (k < 3 + 1e-6)
+    tied = (k == 3) & steep.any()
+    error = np.abs(allocation.capacity - np.array([float(c) for c in capacity]))
+    if not steep.any():
+        assert error[~tied].max() <= 1e-12
+    size = loss + 2 * tau**2 * min(dimensions, int(np.count_nonzero(v)))
+    if size > 0 and 1e-300 < float(size) < 1e300:
+        mine = mpmath.fsum(
+            feature_loss(*map(mpmath.mpf, map(float, row))) for row in zip(v, k, allocation.capacity, strict=True)
+        )
+        assert abs(mine - loss) <= 1e-13 * size
+        assert abs(allocation.loss - float(loss)) <= 1e-12 * float(size)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_agrees_with_a_generic_convex_solver(seed):
+    rng = np.random.default_rng(seed)
+    v, k, dimensions = ordinary(rng, int(rng.integers(2, 40)))
+    allocation = solve(v, k, dimensions)
+    capacity = clarabel_convex(v, k, dimensions)
+    # Clarabel stops at 1e-8 relative gap, which leaves capacities uncertain by its square root
+    np.testing.assert_allclose(allocation.capacity, capacity, atol=1e-4)
+    assert feature_loss(v, k, capacity).sum() == pytest.approx(allocation.loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_local_search_beats_the_lower_bound(seed):
+    from scipy.optimize import minimize
+
+    rng = np.random.default_rng(seed)
+    n = 6
+    v, k, dimensions = rng.lognormal(0, 0.5, n), rng.uniform(1.2, 8, n), rng.uniform(0.5, n - 0.5)
+    allocation = solve(v, k, dimensions)
+    reached = []
+    for _ in range(20):
+        start = rng.dirichlet(np.ones(n)) * min(dimensions, 1.0)
+        result = minimize(
+            lambda c: feature_loss(v, k, np.clip(c, 0, 1)).sum(),
+            start,
+            method="SLSQP",
+            bounds=[(0, 1)] * n,
+            constraints={"type": "ineq", "fun": lambda c: dimensions - c.sum()},
+            options={"ftol": 1e-14, "maxiter": 500},
+        )
+        if result.x.sum() <= dimensions + 1e-9:
+            reached.append(result.fun)
+    assert min(reached) >= allocation.lower_bound - 1e-8 * allocation.loss
+    if (k >= 3).all():
+        assert min(reached) == pytest.approx(allocation.loss, rel=1e-6)
+
+
+# --- negative controls: the certificate must refuse wrong answers ---------------------------------------------------
+
+
+def test_the_certificate_refuses_a_worse_allocation():
+    rng = np.random.default_rng(3)
+    v, k, dimensions = ordinary(rng, 12)
+    model = QuadraticLoss(v, k)
+    right = solve(v, k, dimensions).capacity
+    assert certify(model, dimensions, right).status is Status.OPTIMAL
+    i, j = np.flatnonzero((right > 0.01) & (right < 0.99))[:2]
+    for shift in (1e-3, 1e-6):
+        wrong = right.copy()
+        wrong[i] += shift
+        wrong[j] -= shift
+        verdict = certify(model, dimensions, wrong)
+        assert verdict.status is Status.FEASIBLE
+        assert verdict.loss > solve(v, k, dimensions).loss
+        assert verdict.lower_bound <= solve(v, k, dimensions).loss * (1 + 1e-12)
+    assert certify(model, dimensions - 1e-6, right).status is Status.INFEASIBLE
+    assert certify(model, dimensions, right * (1 - 1e-6)).status is Status.FEASIBLE
+
+
+def test_a_gap_that_was_not_closed_is_not_called_optimal():
+    model = QuadraticLoss([1.0, 1.0], 2.0)
+    local = certify(model, 1.0, np.array([0.5, 0.5]))
+    assert local.kkt_error == 0.0  # a stationary point: equal marginal losses …
+    assert local.gap > 0.01  # … and yet not the optimum
+    assert local.status is Status.FEASIBLE
+    assert solve([1.0, 1.0], 2.0, 1.0).loss < local.loss
+
+
+# --- edges ------------------------------------------------------------------------------------------------------
+
+
+def test_single_feature():
+    for kurtosis in (1.0, 1.5, 3.0, 9.0):
+        for dimensions in (0.0, 1e-9, 0.5, 1 - 1e-12, 1.0, 7.0):
+            allocation = solve([2.0], kurtosis, dimensions)
+            assert allocation.capacity[0] == pytest.approx(min(1.0, dimensions), rel=1e-15)
+            assert allocation.status is Status.OPTIMAL
+
+
+@given(profiles())
+def test_no_budget_and_full_budget(problem):
+    v, k, _ = problem
+    nothing = solve(v, k, 0)
+    assert not nothing.capacity.any()
+    assert nothing.status is Status.OPTIMAL
+    for dimensions in (np.count_nonzero(v), v.size, v.size + 0.5):
+        everything = solve(v, k, dimensions)
+        np.testing.assert_array_equal(everything.capacity, (v > 0).astype(float))
+        assert everything.price == everything.loss == everything.gap == 0.0
+        assert everything.status is Status.OPTIMAL
+
+
+def test_all_importances_zero():
+    allocation = solve(np.zeros(3), 5.0, 1.0)
+    assert not allocation.capacity.any()
+    assert allocation.loss == 0.0
+    assert allocation.status is Status.OPTIMAL
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        list,
+        tuple,
+        lambda x: x.astype(np.float32),
+        lambda x: np.repeat(x, 3)[::3],
+        lambda x: x[::-1].copy()[::-1],
+        lambda x: np.lib.stride_tricks.as_strided(x, writeable=False),
+    ],
+)
+def test_array_kinds(convert):
+    v, k = np.array([4.0, 2.0, 1.0, 0.5]), np.array([9.0, 5.0, 2.0, 12.0])
+    np.testing.assert_array_equal(solve(convert(v), convert(k), 2.0).capacity, solve(v, k, 2.0).capacity)
+
+
+def test_integers_are_numbers():
+    np.testing.assert_array_equal(solve([3, 2, 1], 9, np.int64(2)).capacity, solve([3.0, 2.0, 1.0], 9.0, 2.0).capacity)
+
+
+def test_losses_that_overflow_leave_the_certificate_intact():
+    allocation = solve([1e150, 1e149], 1e12, 0.0)
+    assert allocation.loss == np.inf
+    assert allocation.status is Status.OPTIMAL
+    assert solve([1e-170, 1e-171], 9.0, 1.0).status is Status.OPTIMAL
+
+
+# --- symmetries ---------------------------------------------------------------------------------------------------
+
+
+@given(profiles(), st.randoms(use_true_random=False))
+def test_permuting_features_permutes_the_answer(problem, random):
+    v, k, dimensions = problem
+    order = list(range(v.size))
+    random.shuffle(order)
+    order = np.array(order)
+    one, other = solve(v, k, dimensions), solve(v[order], k[order], dimensions)
+    size = one.loss + one.price * dimensions
+    assume(np.isfinite(size))
+    assert other.loss == pytest.approx(one.loss, rel=1e-9, abs=1e-12 * size)
+    if (k > 3 + 1e-6).all():
+        np.testing.assert_allclose(other.capacity, one.capacity[order], atol=1e-12)
+
+
+@given(profiles(), st.integers(-30, 30))
+def test_scaling_importance_scales_the_loss_by_the_square(problem, exponent):
+    v, k, dimensions = problem
+    one, other = solve(v, k, dimensions), solve(v * 2.0**exponent, k, dimensions)
+    np.testing.assert_array_equal(other.capacity, one.capacity)
+    if 1e-280 < one.loss < 1e280:
+        assert other.loss == one.loss * 4.0**exponent
+        assert other.price == one.price * 4.0**exponent
+
+
+@given(profiles(), st.floats(1.0, 100.0))
+def test_a_feature_of_importance_zero_changes_nothing(problem, kurtosis):
+    v, k, dimensions = problem
+    one, other = solve(v, k, dimensions), solve(np.append(v, 0.0), np.append(k, kurtosis), dimensions)
+    assert other.capacity[-1] == 0.0
+    np.testing.assert_allclose(other.capacity[:-1], one.capacity, atol=1e-14)
+
+
+def test_equal_data_get_equal_capacity():
+    rng = np.random.default_rng(0)
+    v, k = rng.random(20), rng.uniform(3.1, 20, 20)
+    capacity = solve(np.repeat(v, 3), np.repeat(k, 3), 17.3).capacity.reshape(20, 3)
+    np.testing.assert_array_equal(capacity[:, 0], capacity[:, 1])
+    np.testing.assert_array_equal(capacity[:, 0], capacity[:, 2])
+
+
+# --- the paper's numbers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("density", "ignored", "full"), [(0.1, 0.182, 2.125), (0.01, 0.0185, 2.459), (0.001, 0.00185, 2.496)]
+)
+def test_boundaries_of_figure_4(density, ignored, full):
+    """One odd feature of importance V among six in three dimensions, uniform inputs of the given density."""
+    kurtosis = 9 / 5 / density
+    at = lambda importance: solve([importance, 1, 1, 1, 1, 1], kurtosis, 3).capacity[0]  # noqa: E731
+    low = 2 * 5 / ((kurtosis - 3) * 3 + 2 * 5)
+    high = (kurtosis - 1) * 5 / ((kurtosis - 3) * 2 + 2 * 5)
+    assert low == pytest.approx(ignored, rel=5e-3)
+    assert high == pytest.approx(full, abs=5e-4)
+    assert at(low * (1 - 1e-9)) == 0.0 < at(low * (1 + 1e-9))
+    assert at(high * (1 - 1e-9)) < 1.0 == at(high * (1 + 1e-9))
+
+
+def test_below_the_critical_kurtosis_the_line_is_at_equal_importance():
+    for kurtosis in (1.2, 2.0, 2.99):
+        assert solve([1 - 1e-9, 1, 1, 1, 1, 1], kurtosis, 3).capacity[0] == 0.0
+        assert solve([1 + 1e-9, 1, 1, 1, 1, 1], kurtosis, 3).capacity[0] == 1.0
+
+
+def test_polysemantic_features_share_one_scale():
+    rng = np.random.default_rng(8)
+    v, k, dimensions = ordinary(rng, 50)
+    allocation = solve(v, k, dimensions)
+    inside = allocation.phase == Phase.POLYSEMANTIC
+    np.testing.assert_allclose((allocation.squared_norm / allocation.capacity)[inside], allocation.scale, rtol=1e-12)
+    np.testing.assert_array_equal(
+        allocation.squared_norm[allocation.phase == Phase.MONOSEMANTIC], v[allocation.capacity == 1]
+    )
+
+
+# --- the object ---------------------------------------------------------------------------------------------------
+
+
+def test_an_allocation_is_frozen_and_readable():
+    allocation = solve([2, 1, 1, 1, 1, 1], 9.0, 3)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        allocation.price = 1.0
+    with pytest.raises(ValueError, match="read-only"):
+        allocation.capacity[0] = 0.0
+    assert allocation.counts() == {"ignored": 0, "polysemantic": 5, "monosemantic": 1}
+    text = allocation.summary()
+    assert "6 features in 3 dimensions: optimal" in text
+    assert "OPTIMAL" in repr(allocation)
+
+
+def test_table_export():
+    allocation = solve([2, 1, 1], 9.0, 1)
+    table = allocation.to_dict(names=["a", "b", "c"])
+    assert {len(column) for column in table.values()} == {3}
+    assert table["name"] == ["a", "b", "c"]
+    assert sum(table["loss"]) == pytest.approx(allocation.loss)
+    assert list(table["phase"]) == ["polysemantic"] * 3
+    with pytest.raises(ValueError, match="3 features, got 1 names"):
+        allocation.to_dict(names=["a"])
+
+
+@pytest.mark.parametrize("dimensions", [-1, np.nan, np.inf, "3", [1, 2], None])
+def test_bad_dimensions(dimensions):
+    with pytest.raises(ValueError, match="dimensions"):
+        solve([1, 1], 5.0, dimensions)
+
+
+@pytest.mark.parametrize("tolerance", [-1, np.nan, 2, "x"])
+def test_bad_tolerance(tolerance):
+    with pytest.raises(ValueError, match="tolerance"):
+        solve([1, 1], 5.0, 1.0, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("capacity", [[0.5], [0.5, 1.1], [0.5, -0.1], [0.5, np.nan], "x", [[0.5, 0.5]]])
+def test_bad_capacity(capacity):
+    model = QuadraticLoss([1, 1], 5.0)
+    for judge in (lambda c: certify(model, 1.0, c), model.feature_loss, model.marginal, model.squared_norm):
+        with pytest.raises(ValueError, match="capacity must"):
+            judge(capacity)
+
+
+def test_unknown_model():
+    with pytest.raises(TypeError, match="loss_model must be"):
+        capsolve.allocate("quadratic", 1.0)
