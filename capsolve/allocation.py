@@ -71,8 +71,8 @@ class Allocation:
         and so independent of the units of the loss. λ is the price, or where losses are not convex the best average
         saving that more capacity could bring.
     kkt_error : float
-        The largest relative violation of equal marginal loss: how far, relative to the price, the marginal value of a
-        represented feature falls below it.
+        The largest relative violation of equal marginal loss: how far the marginal value of a represented feature
+        falls below that of another feature that is not full, relative to the price.
     budget_error : float
         |Σ C_i − min(dimensions, demand)| when the price is positive, the excess over the budget when it is 0.
     tolerance : float
@@ -320,7 +320,11 @@ def certify(
         last = scaled.marginal(capacity, growing=False)
     kkt_error = 0.0
     if price > 0.0 and (capacity > 0.0).any():
-        kkt_error = max(0.0, 1.0 - float(np.min(last[capacity > 0.0])) / price)
+        # No feature may be worth less at its last bit than another at its next: trades are between two features.
+        first = int(np.argmax(open_value))
+        rival = np.full(capacity.size, price)
+        rival[first] = np.max(np.delete(open_value, first), initial=0.0)
+        kkt_error = max(0.0, float(np.max((rival - last)[capacity > 0.0])) / price)
     used = min(dimensions, model.demand)
     multiplier = max(0.0, float(np.max(scaled.steepest(capacity))))
     size = loss - scaled.floor + multiplier * used
