@@ -19,7 +19,7 @@ IntArray = npt.NDArray[np.intp]
 
 # Above this number of segments the price is narrowed down by pivots before what remains is sorted: sorting
 # everything takes longer, and with few segments a pivot does (measured between 10³ and 10⁷ segments).
-SORT_LIMIT = 16_384
+SORT_LIMIT = 4_096
 
 
 def falling_hulls(x: FloatArray, curves: FloatArray) -> list[FloatArray]:
