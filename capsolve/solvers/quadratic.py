@@ -159,13 +159,17 @@ def _group_loss(v: FloatArray, kurtosis: FloatArray, served: int) -> Callable[[f
         if c >= 1.0:
             return base - float(whole[served]), int(np.argmin(v[: served + 1])), served + 1
         denominator = 1.0 + 0.5 * (kurtosis - 3.0) * c
-        saved = start[served:] * (c / denominator[served:])
-        remains = whole[: served + 1] * ((1.0 - c) / denominator[: served + 1])
-        added, dropped = int(np.argmax(saved)), int(np.argmin(remains))
-        loss_added = base - float(saved[added])
-        loss_dropped = base - float(whole[served]) + float(remains[dropped])
-        if loss_added <= loss_dropped:
-            return loss_added, served + added, served
-        return loss_dropped, dropped, served + 1
+        # Count from the whole number of features that is nearer, so that small differences do not drown.
+        if c < 0.5:
+            near, cost = base, -start * (c / denominator)
+            extra_added, extra_dropped = np.zeros_like(whole[served:]), whole[: served + 1] - whole[served]
+        else:
+            near, cost = base - float(whole[served]), whole * ((1.0 - c) / denominator)
+            extra_added, extra_dropped = whole[served] - whole[served:], np.zeros_like(whole[: served + 1])
+        cost_added, cost_dropped = cost[served:] + extra_added, cost[: served + 1] + extra_dropped
+        added, dropped = int(np.argmin(cost_added)), int(np.argmin(cost_dropped))
+        if cost_added[added] <= cost_dropped[dropped]:
+            return near + float(cost_added[added]), served + added, served
+        return near + float(cost_dropped[dropped]), dropped, served + 1
 
     return curve
