@@ -29,6 +29,8 @@ _HOME = {
     "QuadraticLoss": "losses.quadratic",
     "TabulatedLoss": "losses.tabulated",
     "Profile": "profile",
+    "exponential": "profile",
+    "power_law": "profile",
 }
 
 __all__ = ["__version__", *_HOME]

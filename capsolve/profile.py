@@ -1,0 +1,302 @@
+"""What a loss model needs to know of each feature: its importance and the kurtosis of its input."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from capsolve import _checks
+from capsolve._checks import FloatArray
+from capsolve.moments import Moments, measure
+
+# E x⁴ / (E x²)² of symmetric distributions about zero
+_KURTOSIS = {"uniform": 9 / 5, "gaussian": 3.0, "laplace": 6.0, "rademacher": 1.0}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Profile:
+    """Importance and kurtosis of n features: the data of an allocation problem.
+
+    Parameters
+    ----------
+    importance : array_like, shape (n,)
+        v_i ≥ 0, the factor of x_i² in the target Σ v_i x_i², for inputs x_i scaled to unit variance.
+    kurtosis : float or array_like, shape (n,)
+        κ_i = E x_i⁴ / (E x_i²)² ≥ 1 of the zero-mean input x_i: Pearson's, 3 for a Gaussian. One number
+        stands for all features.
+    names : sequence of str, optional
+        A different name for each feature.
+    moments : Moments, optional
+        What the profile was measured from, where it was (see `from_activations`).
+
+    The arrays are copies of what was given and cannot be written to.
+
+    Raises
+    ------
+    ValueError
+        If an entry is not a finite number in its range, lengths differ, there is no feature, or two share a
+        name.
+
+    Examples
+    --------
+    >>> Profile([1.0, 0.5, 0.5], kurtosis=9.0, names=["a", "b", "c"])
+    Profile(3 features, importance 0.5 … 1, kurtosis 9, named)
+    """
+
+    importance: FloatArray
+    kurtosis: FloatArray
+    names: tuple[str, ...] | None
+    moments: Moments | None
+
+    def __init__(
+        self,
+        importance: Any,
+        kurtosis: Any,
+        names: Iterable[str] | None = None,
+        *,
+        moments: Moments | None = None,
+    ) -> None:
+        v, k = _checks.importance_and_kurtosis(importance, kurtosis)
+        if moments is not None and moments.mean.size != v.size:
+            raise ValueError(f"moments must be of {v.size} features, got {moments.mean.size}")
+        object.__setattr__(self, "importance", _frozen(v))
+        object.__setattr__(self, "kurtosis", _frozen(k))
+        object.__setattr__(self, "names", None if names is None else _distinct_names(names, v.size))
+        object.__setattr__(self, "moments", moments)
+
+    def __len__(self) -> int:
+        return self.importance.size
+
+    def __repr__(self) -> str:
+        extra = ", named" * (self.names is not None) + ", measured" * (self.moments is not None)
+        importance, kurtosis = _span(self.importance), _span(self.kurtosis)
+        noun = "feature" if len(self) == 1 else "features"
+        return f"Profile({len(self)} {noun}, importance {importance}, kurtosis {kurtosis}{extra})"
+
+    @classmethod
+    def from_activations(
+        cls,
+        activations: Any,
+        *,
+        importance: npt.ArrayLike | None = None,
+        names: Iterable[str] | None = None,
+        progress: bool = False,
+    ) -> Profile:
+        """Measure a profile from samples of the features, in one pass and in bounded memory.
+
+        The activations are centred and scaled: a feature of variance σ² with a unit readout is, in terms of
+        inputs of unit variance, one of importance σ², and its kurtosis is that of x − E x. All moments are
+        computed in float64 in a way that neither a large mean nor an extreme scale harms; dense samples give
+        the same result to the last bit however they are cut into chunks.
+
+        Parameters
+        ----------
+        activations : array, sparse matrix, or iterable of them; shape (samples, n)
+            Anything that is cut by rows: NumPy arrays of any real dtype, memory-mapped ones included,
+            datasets of h5py and the like, SciPy's sparse arrays and matrices, nested lists. It is read in
+            blocks of 2¹⁸ values (at least 32 rows), so a file larger than the memory will do: 20 MB and 200
+            numbers per feature are at work. Sparse ones take time in proportion to their stored entries.
+        importance : array_like, shape (n,), optional
+            Used as it is. By default the variance of each feature.
+        names : iterable of str, optional
+            A different name for each feature.
+        progress : bool
+            Show a progress bar on standard error.
+
+        Returns
+        -------
+        Profile
+            Its `moments` hold what was measured: mean, variance, kurtosis with its standard error, density. A
+            feature that never varies has no kurtosis: it gets importance 0 and the kurtosis 3, and
+            ``moments.constant`` says so.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than 30 samples; an entry is NaN, infinite or beyond ±2¹⁰⁰⁰ (its row and column
+            are named); the data are not two-dimensional and real, or chunks differ in width; a positive
+            importance is given to a feature that never varies; or a variance is outside the range of float64
+            and no importance is given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.laplace(scale=[1.0, 2.0], size=(100_000, 2)) * (rng.random((100_000, 2)) < 0.5)
+        >>> profile = Profile.from_activations(x)
+        >>> profile.importance.round(2)  # E x² of a Laplace distribution is twice its scale squared
+        array([0.99, 3.96])
+        >>> profile.kurtosis.round(1), profile.moments.kurtosis_error.round(1)  # 6/density = 12
+        (array([12.1, 11.9]), array([0.3, 0.2]))
+        """
+        names = None if names is None else tuple(names)
+        moments = measure(activations, progress=progress)
+        if importance is None:
+            lost = ~moments.constant & ~((moments.variance > 0) & np.isfinite(moments.variance))
+            _refuse(
+                lost,
+                names,
+                "have a variance outside the range of float64: rescale them or give their importance",
+            )
+            return cls(moments.variance, moments.kurtosis, names, moments=moments)
+        v = _checks.real_array("importance", importance, ndim=1)
+        if v.shape != moments.mean.shape:
+            raise ValueError(
+                f"importance must have one entry per feature: {moments.mean.size} features, got {v.size} entries"
+            )
+        profile = cls(v, moments.kurtosis, names, moments=moments)
+        _refuse(
+            moments.constant & (profile.importance > 0),
+            names,
+            "never vary, so their kurtosis is undefined: their importance must be 0",
+        )
+        return profile
+
+    @classmethod
+    def from_distribution(
+        cls,
+        distribution: Any,
+        *,
+        importance: npt.ArrayLike,
+        sparsity: npt.ArrayLike = 0.0,
+        names: Iterable[str] | None = None,
+    ) -> Profile:
+        """Make a profile of inputs that are zero with probability S and follow a distribution otherwise.
+
+        Such an input has the kurtosis κ₀ / (1 − S), where κ₀ is that of the distribution.
+
+        Parameters
+        ----------
+        distribution : {"uniform", "gaussian", "laplace", "rademacher"} or a frozen distribution of
+        scipy.stats
+            Of mean zero, for the theory is about inputs of mean zero. Its scale does not matter. By name, κ₀
+            is 9/5, 3, 6 and 1; the uniform distribution is that on [−1, 1], and "rademacher" is ±1 with equal
+            probability.
+        importance : array_like, shape (n,)
+            v_i ≥ 0, the factor of x_i² in the target for inputs x_i scaled to unit variance, zeros included.
+        sparsity : float or array_like, shape (n,)
+            S, the probability of zero, 0 ≤ S < 1.
+        names : iterable of str, optional
+            A different name for each feature.
+
+        Raises
+        ------
+        ValueError
+            If the name is unknown, the distribution has a mean other than zero, no variance or no finite
+            fourth moment, or the sparsity is outside [0, 1).
+
+        Examples
+        --------
+        >>> Profile.from_distribution("uniform", sparsity=0.9, importance=power_law(100, 1.0))
+        Profile(100 features, importance 0.01 … 1, kurtosis 18)
+        >>> from scipy import stats
+        >>> Profile.from_distribution(stats.t(df=10), importance=[2.0, 1.0]).kurtosis
+        array([4., 4.])
+        """
+        s = _checks.real_array("sparsity", sparsity)
+        _checks.at_least("sparsity", s, 0.0)
+        if (s >= 1).any():
+            raise ValueError(f"sparsity must be < 1, got {s.max()!s}")
+        v = _checks.real_array("importance", importance, ndim=1)
+        base = _kurtosis_of(distribution)
+        for name, value in (("sparsity", s), ("the distribution's kurtosis", base)):
+            if value.ndim > 1 or value.size not in (1, v.size):
+                raise ValueError(f"{name} must be one number or {v.size}, one per feature, got shape {value.shape}")
+        # the checks cannot be left to Profile: there, kurtosis is an argument that the caller never gave
+        return cls(v, base / (1 - s), names)
+
+
+def power_law(features: int, exponent: float) -> FloatArray:
+    """Return the importances v_i = i^−exponent, i = 1 … features, shape (features,).
+
+    Raises `ValueError` unless ``features`` is an integer ≥ 1 and ``exponent`` is ≥ 0.
+
+    >>> power_law(4, 1.0)
+    array([1.        , 0.5       , 0.33333333, 0.25      ])
+    """
+    return np.arange(1.0, _count(features) + 1) ** -_checks.scalar("exponent", exponent, low=0.0)
+
+
+def exponential(features: int, rate: float) -> FloatArray:
+    """Return the importances v_i = exp(−rate · (i − 1)), i = 1 … features, shape (features,).
+
+    Raises `ValueError` unless ``features`` is an integer ≥ 1 and ``rate`` is ≥ 0. Importances below 5e-324
+    are 0.
+
+    >>> exponential(3, 0.5)
+    array([1.        , 0.60653066, 0.36787944])
+    """
+    return np.exp(-_checks.scalar("rate", rate, low=0.0) * np.arange(float(_count(features))))
+
+
+def _kurtosis_of(distribution: Any) -> FloatArray:
+    if isinstance(distribution, str):
+        if distribution not in _KURTOSIS:
+            raise ValueError(f"distribution must be one of {', '.join(_KURTOSIS)}, got {distribution!r}")
+        return np.asarray(_KURTOSIS[distribution])
+    try:
+        mean, variance, excess = (np.asarray(m, dtype=np.float64) for m in distribution.stats(moments="mvk"))
+    except (AttributeError, TypeError):
+        raise ValueError(
+            f"distribution must be one of {', '.join(_KURTOSIS)} or a frozen distribution of scipy.stats, "
+            f"such as scipy.stats.norm(0, 1), got {distribution!r}"
+        ) from None
+    if not (np.isfinite(variance).all() and (variance > 0).all() and np.isfinite(excess).all()):
+        raise ValueError(
+            "distribution must have a variance > 0 and a finite fourth moment, got "
+            f"variance {variance!s} and excess kurtosis {excess!s}"
+        )
+    # SciPy integrates numerically where it knows no formula: zero is zero to its accuracy
+    if not (np.abs(mean) <= 1e-8 * np.sqrt(variance)).all():
+        raise ValueError(f"distribution must have mean zero, got {mean!s}: shift it with loc=")
+    return np.maximum(excess + 3.0, 1.0)
+
+
+def _count(features: Any) -> int:
+    try:
+        count = operator.index(features)
+    except TypeError:
+        raise ValueError(f"features must be an integer, got {features!r}") from None
+    if count < 1:
+        raise ValueError(f"features must be >= 1, got {count}")
+    return count
+
+
+def _frozen(array: FloatArray) -> FloatArray:
+    copy = np.array(array, dtype=np.float64)
+    copy.setflags(write=False)
+    return copy
+
+
+def _distinct_names(names: Iterable[str], features: int) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise ValueError(f"names must be one string per feature, got the single string {names!r}")  # noqa: TRY004
+    names = tuple(names)
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"names must be strings, got {name!r}")  # noqa: TRY004
+    if len(names) != features:
+        raise ValueError(f"names must have one entry per feature: {features} features, got {len(names)} names")
+    if len(set(names)) < features:
+        name, count = Counter(names).most_common(1)[0]
+        raise ValueError(f"names must differ from each other, got {name!r} {count} times")
+    return tuple(map(str, names))
+
+
+def _refuse(bad: npt.NDArray[np.bool_], names: tuple[str, ...] | None, what: str) -> None:
+    """Raise a `ValueError` that lists the first bad columns and says what is wrong with them."""
+    if bad.any():
+        columns = np.flatnonzero(bad).tolist()
+        listed = ", ".join(names[i] if names else str(i) for i in columns[:5]) + ", …" * (len(columns) > 5)
+        raise ValueError(f"columns {listed} ({len(columns)} in all) {what}")
+
+
+def _span(array: FloatArray) -> str:
+    low, high = array.min(), array.max()
+    return f"{low:.4g}" if low == high else f"{low:.4g} … {high:.4g}"

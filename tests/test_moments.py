@@ -1,0 +1,355 @@
+"""Moments against exact rational arithmetic, over every way to cut, shift and scale the data."""
+
+from __future__ import annotations
+
+import tracemalloc
+from fractions import Fraction
+from math import lcm, sqrt
+from unittest import mock
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import sparse, stats
+
+from capsolve import moments
+from capsolve.moments import MINIMUM_SAMPLES, measure
+
+# Σ y^p over N samples is a pairwise sum of products of p factors, re-centred a few times: relative errors of at most
+# (p + log₂ N + some) · eps each, of which a kurtosis has three. Below 100 · eps = 2.2e-14 for all data here.
+TOLERANCE = 1e-13
+
+
+def exact(column):
+    """Mean, variance, kurtosis and its squared standard error, with the size of the terms that cancel in it."""
+    x = [Fraction(float(value)) for value in column]
+    n = len(x)
+    mean = sum(x) / n
+    c = [value - mean for value in x]
+    grid = lcm(*(value.denominator for value in c))
+    c = [int(value * grid) for value in c]  # integers, for speed; only the variance knows the grid
+    s2, s3, s4, s8 = (sum(value**p for value in c) for p in (2, 3, 4, 8))
+    # the influence z⁴ − κ − 4 α₃ z − 2κ (z² − 1) of each sample on the kurtosis κ, times s2³
+    influence = [s2 * n * (n * v**4 - s4 - 4 * s3 * v) - 2 * n * s4 * (n * v**2 - s2) for v in c]
+    kurtosis = Fraction(n * s4, s2**2)
+    error = Fraction(sum(i * i for i in influence), n**2 * s2**6)
+    size = Fraction(n**3 * s8, s2**4) / n + 4 * kurtosis**3 / n
+    return mean, Fraction(s2, n * grid**2), kurtosis, error, size
+
+
+def naive_kurtosis(x):
+    """The textbook one-pass formula from raw moments: the negative control."""
+    r1, r2, r3, r4 = (np.mean(x**p, axis=0) for p in (1, 2, 3, 4))
+    return (r4 - 4 * r1 * r3 + 6 * r1**2 * r2 - 3 * r1**4) / (r2 - r1**2) ** 2
+
+
+def small_blocks(block, rows):
+    return mock.patch.multiple(moments, _BLOCK=block, _LEAST_ROWS=rows)
+
+
+def samples(elements):
+    return hnp.arrays(np.float64, st.tuples(st.integers(30, 40), st.integers(1, 2)), elements=elements)
+
+
+def same(a, b):
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in vars(a))
+
+
+any_float = st.floats(-(2.0**1000), 2.0**1000)
+tame_float = st.floats(-1e6, 1e6) | st.integers(-3, 3).map(float)
+
+
+@given(samples(any_float | tame_float), st.integers(1, 40))
+def test_any_data_in_any_blocks_against_exact_arithmetic(x, rows):
+    with small_blocks(1, rows):
+        got = measure(x)
+    for i, column in enumerate(x.T):
+        assert got.constant[i] == (len(set(column.tolist())) == 1)
+        assert got.density[i] == np.count_nonzero(column) / len(column)
+        if got.constant[i]:
+            assert (got.mean[i], got.variance[i]) == (column[0], 0.0)
+            assert (got.kurtosis[i], got.kurtosis_error[i]) == (3.0, 0.0)
+            continue
+        mean, variance, kurtosis, error, size = exact(column)
+        assert abs(Fraction(got.mean[i]) - mean) <= Fraction(1e-15) * max(abs(v) for v in map(Fraction, column))
+        assert got.kurtosis[i] == pytest.approx(float(kurtosis), rel=TOLERANCE)
+        assert got.kurtosis[i] >= 1.0
+        assert abs(got.kurtosis_error[i] ** 2 - float(error)) <= TOLERANCE * float(size)
+        if 1e-300 < variance < 1e300:
+            assert got.variance[i] == pytest.approx(float(variance), rel=TOLERANCE)
+
+
+@given(samples(tame_float), st.lists(st.integers(0, 40), max_size=6))
+def test_cutting_into_chunks_changes_no_bit(x, cuts):
+    chunks = np.split(x, sorted(min(cut, len(x)) for cut in cuts))
+    with small_blocks(1, 7):
+        assert same(measure(x), measure(chunk for chunk in chunks))
+        assert same(measure(x), measure(np.asfortranarray(x)))
+
+
+@given(samples(tame_float), st.integers(0, 2**32))
+def test_permuting_samples_and_columns(x, seed):
+    rng = np.random.default_rng(seed)
+    columns = rng.permutation(x.shape[1])
+    with small_blocks(1, 7):
+        a, b = measure(x), measure(rng.permutation(x)[:, columns])
+    np.testing.assert_allclose(b.kurtosis, a.kurtosis[columns], rtol=2 * TOLERANCE)
+    np.testing.assert_allclose(b.variance, a.variance[columns], rtol=2 * TOLERANCE)
+    np.testing.assert_array_equal(b.density, a.density[columns])
+
+
+@given(samples(tame_float.filter(lambda v: v == 0 or abs(v) > 1e-100)), st.integers(-600, 600))
+def test_scaling_by_a_power_of_two_changes_no_bit(x, exponent):
+    with small_blocks(1, 7):
+        a, b = measure(x), measure(np.ldexp(x, exponent))
+    np.testing.assert_array_equal(a.kurtosis, b.kurtosis)
+    np.testing.assert_array_equal(a.kurtosis_error, b.kurtosis_error)
+    np.testing.assert_array_equal(np.ldexp(a.mean, exponent), b.mean)
+
+
+@given(samples(st.integers(-1000, 1000).map(float)), st.integers(-(2**50), 2**50))
+def test_shifting_integers(x, shift):
+    with small_blocks(1, 7):
+        a, b = measure(x), measure(x + shift)
+    np.testing.assert_allclose(b.kurtosis, a.kurtosis, rtol=2 * TOLERANCE)
+    np.testing.assert_allclose(b.variance, a.variance, rtol=2 * TOLERANCE)
+
+
+@given(samples(st.integers(-2, 2).map(float) | tame_float), st.sampled_from(["csr", "csc", "coo"]), st.data())
+def test_sparse_as_dense(x, layout, data):
+    x[:, -1] *= data.draw(st.booleans())  # a column without a stored entry
+    cut = data.draw(st.integers(0, len(x)))
+    dense = measure(x)
+    matrix = sparse.coo_array(x).asformat(layout)
+    with small_blocks(data.draw(st.sampled_from([1, 10, 2**18])), 1):
+        whole = measure(matrix)
+        mixed = measure([x[:cut], sparse.csr_matrix(x[cut:])])
+    for got in (whole, mixed):
+        np.testing.assert_allclose(got.kurtosis, dense.kurtosis, rtol=2 * TOLERANCE)
+        np.testing.assert_allclose(got.variance, dense.variance, rtol=2 * TOLERANCE)
+        np.testing.assert_allclose(got.mean, dense.mean, rtol=1e-14, atol=1e-15 * np.abs(x).max())
+        np.testing.assert_array_equal(got.density, dense.density)
+        np.testing.assert_array_equal(got.constant, dense.constant)
+        assert got.samples == len(x)
+
+
+def test_sparse_entries_stored_twice_or_as_zero():
+    x = np.zeros((40, 2))
+    x[3, 0] = 5.0
+    matrix = sparse.coo_array(([2.0, 3.0, 0.0], ([3, 3, 9], [0, 0, 1])), shape=x.shape)
+    assert same(measure(matrix), measure(sparse.csr_array(x)))
+    unsummed = sparse.csr_array(([2.0, 3.0], [0, 0], [0] * 4 + [2] * 37), shape=(40, 2))
+    assert same(measure(unsummed), measure(sparse.csr_array(x)))
+
+
+@pytest.mark.parametrize("offset", [1e5, -1e8, 1e12])
+def test_large_offset_where_the_textbook_formula_fails(offset):
+    z = np.random.default_rng(1).integers(-50, 50, size=(2000, 2)).astype(float)
+    wanted = np.array([float(exact(column)[2]) for column in z.T])
+    np.testing.assert_allclose(measure(z + offset).kurtosis, wanted, rtol=TOLERANCE)
+    np.testing.assert_allclose(naive_kurtosis(z), wanted, rtol=1e-12)  # without an offset it is right
+    with np.errstate(all="ignore"):
+        assert not np.allclose(naive_kurtosis(z + offset), wanted, rtol=1e-3)
+
+
+def test_a_drifting_scale_over_chunks():
+    """Later chunks 1e250 times larger, then back: the unit must follow, and earlier samples count as zeros."""
+    rng = np.random.default_rng(2)
+    parts = [scale * rng.standard_normal((50, 1)) for scale in (1e-200, 1e50, 1e-200)]
+    with small_blocks(1, 10):
+        got = measure(parts)
+    assert got.kurtosis[0] == pytest.approx(float(exact(np.concatenate(parts)[:, 0])[2]), rel=TOLERANCE)
+
+
+def test_many_samples_against_scipy():
+    x = np.random.default_rng(3).gamma(2.0, size=(200_000, 3))
+    got = measure(x)
+    np.testing.assert_allclose(got.kurtosis, stats.kurtosis(x, fisher=False), rtol=1e-12)
+    np.testing.assert_allclose(got.mean, x.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(got.variance, x.var(axis=0), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float16, np.float32, ">f8", np.longdouble, np.int8, np.uint64, np.bool_, ml_dtypes.bfloat16]
+)
+def test_dtypes(dtype):
+    x = np.random.default_rng(4).integers(0, 9, size=(100, 3)).astype(dtype)
+    assert same(measure(x), measure(x.astype(np.float64)))
+
+
+def test_forms_of_input():
+    x = np.random.default_rng(5).standard_normal((100, 3))
+    wanted = measure(x)
+    assert same(measure(x.tolist()), wanted)  # nested list
+    assert same(measure(list(x)), wanted)  # list of rows
+    assert same(measure([x[:40], x[40:]]), wanted)  # list of chunks
+    assert same(measure(iter([x[:40].tolist(), x[40:]])), wanted)
+    assert same(measure(np.repeat(x, 2, axis=0)[::2]), wanted)  # strided
+
+    class Dataset:  # as h5py's: a shape and slices
+        shape = x.shape
+
+        def __getitem__(self, rows):
+            return x[rows]
+
+    assert same(measure(Dataset()), wanted)
+
+
+# ------------------------------------------------------------------ the standard error
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda rng, size: rng.standard_normal(size),
+        lambda rng, size: rng.uniform(-1, 1, size),
+        lambda rng, size: rng.gamma(4.0, size=size),
+        lambda rng, size: np.abs(rng.uniform(-1, 1, size)) * (rng.random(size) < 0.4),
+    ],
+    ids=["gaussian", "uniform", "gamma", "sparse"],
+)
+def test_standard_error_against_the_bootstrap(draw):
+    n, resamples = 4000, 1000
+    rng = np.random.default_rng(6)
+    x = draw(rng, n)
+    got = measure(x[:, None]).kurtosis_error[0]
+    bootstrap = measure(x[rng.integers(n, size=(n, resamples))]).kurtosis.std()
+    # the bootstrap's own error is (up to its kurtosis) 1/√(2·1000) = 2.2 %; the delta method's is of order 1/√n
+    assert got == pytest.approx(bootstrap, rel=0.1)
+
+
+def test_the_bootstrap_rejects_an_error_that_forgets_the_moving_mean():
+    """Negative control: without the term 4 α₃ z the error of a skew variable is well off."""
+    n, resamples = 4000, 1000
+    rng = np.random.default_rng(6)
+    x = rng.random(n) ** 3
+    z = (x - x.mean()) / x.std()
+    kurtosis = (z**4).mean()
+    forgetful = np.std(z**4 - 2 * kurtosis * z**2) / sqrt(n)
+    bootstrap = measure(x[rng.integers(n, size=(n, resamples))]).kurtosis.std()
+    assert measure(x[:, None]).kurtosis_error[0] == pytest.approx(bootstrap, rel=0.1)
+    assert forgetful != pytest.approx(bootstrap, rel=0.1)
+
+
+def test_standard_error_of_a_gaussian_is_24_over_n():
+    n = 10**6
+    x = stats.norm.ppf((np.arange(n) + 0.5) / n)[:, None]  # as Gaussian as n samples can be
+    assert measure(x).kurtosis_error[0] == pytest.approx(sqrt(24 / n), rel=0.01)
+
+
+def test_plus_and_minus_one_have_kurtosis_one_without_error():
+    x = np.tile([[0.3], [0.1]], (500, 1))
+    got = measure(x)
+    assert 1.0 <= got.kurtosis[0] <= 1.0 + TOLERANCE
+    assert got.kurtosis_error[0] <= sqrt(TOLERANCE * 10 / 1000)
+
+
+# ------------------------------------------------------------------ memory
+
+
+def test_memory_mapped_file_is_read_in_constant_memory(tmp_path):
+    shape = (2**19, 64)  # 256 MiB
+    file = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.float64, shape=shape)
+    rng = np.random.default_rng(7)
+    for start in range(0, shape[0], 2**15):
+        file[start : start + 2**15] = rng.random((2**15, 64))
+    file.flush()
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    tracemalloc.start()
+    try:
+        got = measure(mapped)
+        peak = tracemalloc.get_traced_memory()[1]
+        np.array(mapped[: 2**17])
+        control = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6
+    assert control > 64e6  # the meter does see arrays
+    np.testing.assert_allclose(got.kurtosis, 9 / 5, atol=6 * got.kurtosis_error.max())
+    assert got.kurtosis_error.max() < 0.002
+
+
+def test_sparse_matrix_is_not_made_dense():
+    matrix = sparse.random_array((10_000, 10_000), density=1e-4, rng=np.random.default_rng(8), format="csr")
+    tracemalloc.start()
+    try:
+        measure(matrix)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6  # dense: 800 MB
+
+
+# ------------------------------------------------------------------ bad input
+
+GOOD = np.random.default_rng(9).standard_normal((40, 3))
+
+
+def with_entry(value, row=37, column=2):
+    x = GOOD.copy()
+    x[row, column] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("activations", "message"),
+    [
+        (with_entry(np.nan), "must be finite, got nan at row 37, column 2"),
+        (with_entry(-np.inf), "must be finite, got -inf at row 37, column 2"),
+        (with_entry(1e305), r"within ±1.07e\+301, got 1e\+305 at row 37, column 2"),
+        (iter([GOOD, GOOD, with_entry(np.nan)]), "got nan at row 117, column 2"),
+        (sparse.csc_array(with_entry(np.nan)), "got nan at row 37, column 2"),
+        ([GOOD, sparse.csr_array(with_entry(np.nan))], "got nan at row 77, column 2"),
+        (GOOD[:29], "at least 30 samples, got 29"),
+        ([], "must be 2-D"),
+        (iter([]), "at least 30 samples, got 0"),
+        (iter([GOOD[:0]]), "at least 30 samples, got 0"),
+        (GOOD[:, 0], r"must be 2-D, samples by features, got shape \(40,\)"),
+        (GOOD[None], r"must be 2-D, samples by features, got shape \(1, 40, 3\)"),
+        (iter(GOOD), r"must be 2-D, samples by features, got shape \(3,\)"),
+        (GOOD[:, :0], "at least one column"),
+        (
+            iter([GOOD, GOOD[:, :2]]),
+            "same columns in every chunk: 3 at first, 2 in the chunk that starts at row 40",
+        ),
+        (GOOD.astype(str), "real numbers, got dtype <U"),
+        (GOOD + 1j, "real numbers, got dtype complex128"),
+        (sparse.csr_array(GOOD + 1j), "real numbers, got dtype complex128"),
+        (GOOD.astype(object), "real numbers, got dtype object"),
+        (GOOD.astype("M8[s]"), "real numbers, got dtype datetime64"),
+        ([[1.0, 2.0], [3.0]], "rectangular"),
+        ("activations.npy", "capsolve.read_activations"),
+        (3.0, "got float"),
+        (None, "got NoneType"),
+        (np.ma.masked_array(GOOD, mask=GOOD > 1), "must not be masked"),
+    ],
+)
+def test_bad_activations(activations, message):
+    with pytest.raises(ValueError, match=message):
+        measure(activations)
+
+
+def test_the_row_named_is_right_in_later_blocks():
+    with small_blocks(1, 7), pytest.raises(ValueError, match="got nan at row 37, column 2"):
+        measure(with_entry(np.nan))
+
+
+def test_least_number_of_samples_is_accepted():
+    assert measure(GOOD[:MINIMUM_SAMPLES]).samples == MINIMUM_SAMPLES
+
+
+def test_moments_cannot_be_written_to():
+    with pytest.raises(ValueError, match="read-only"):
+        measure(GOOD).kurtosis[0] = 1.0
+
+
+def test_repr_and_progress(capsys):
+    assert repr(measure(GOOD)) == "Moments(40 samples, 3 features, 0 constant)"
+    assert capsys.readouterr() == ("", "")
+    measure(GOOD, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "40.0/40.0" in err
