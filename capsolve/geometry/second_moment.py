@@ -1,0 +1,152 @@
+"""M = WᵀW from blocks of rows, and the capacities that follow from it: one implementation for arrays and streams.
+
+The capacity of a row w is |w|⁴ / (wᵀMw): its own part of M over all of M in its direction. Two scalings keep this
+from over- or underflowing and change nothing else. M is held in units of each column's largest entry, and each row
+is divided by its own largest entry before it meets M. Rows of length 1e-200 and 1e200 may stand side by side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import array_api_compat as api
+import numpy as np
+
+# Entries of W handled at a time. Adding a block costs an addition to M, so those blocks are the larger ones.
+_ADD = 2**24
+_MEASURE = 2**21
+
+
+def floating(name: str, W: Any) -> tuple[Any, Any]:
+    """Return ``(namespace, W)`` with W as at least float32, on its own device; ``ValueError`` if W cannot be."""
+    if not api.is_array_api_obj(W):
+        try:
+            W = np.asarray(W)
+        except ValueError as error:
+            raise ValueError(f"{name} must be a rectangular array of real numbers: {error}") from None
+    xp = api.array_namespace(W)
+    if W.ndim < 2:
+        raise ValueError(f"{name} must have a feature and a dimension axis, got shape {tuple(W.shape)}")
+    if 0 in W.shape:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(W.shape)}")
+    if str(W.dtype).rpartition(".")[2] in {"float16", "bfloat16"}:
+        return xp, xp.astype(W, xp.float32)
+    if _is(xp, W, "real floating"):
+        return xp, W
+    if _is(xp, W, ("bool", "integral")):
+        return xp, xp.astype(W, xp.asarray(0.5).dtype)
+    raise ValueError(f"{name} must hold real numbers of a type that can be computed with, got dtype {W.dtype}")
+
+
+def _is(xp: Any, W: Any, kind: Any) -> bool:
+    try:
+        return bool(xp.isdtype(W.dtype, kind))
+    except TypeError:  # a dtype the namespace does not know, such as an 8-bit float
+        return False
+
+
+def require_finite(name: str, xp: Any, array: Any) -> None:
+    """Raise a `ValueError` if ``array`` has a NaN or an infinity in it."""
+    if not bool(xp.all(xp.isfinite(array))):
+        raise ValueError(f"{name} must be finite, got a NaN or an infinity")
+
+
+def row_blocks(W: Any, entries: int) -> Iterator[Any]:
+    """Cut W (..., n, D) along its rows into blocks of about ``entries`` numbers; a Dask array is chunked already."""
+    rows = W.shape[-2]
+    step = rows if api.is_dask_array(W) else max(1, entries * rows // max(1, math.prod(W.shape)))
+    for start in range(0, rows, step):
+        yield W[..., start : min(start + step, rows), :]
+
+
+class SecondMoment:
+    """The second-moment matrix of an embedding, accumulated from blocks of its rows.
+
+    `add` every block (..., rows, D) once; then `capacities` and `interference` answer for any of them. Memory is
+    O(D²) beyond the block. Products are formed in the rows' own precision, at least float32; the sum over blocks is
+    float64 for NumPy arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> moment = SecondMoment()
+    >>> moment.add(np.array([[3.0, 0.0]]))
+    >>> moment.add(np.array([[0.0, 1.0], [0.0, -1.0]]))
+    >>> moment.capacities(np.array([[3.0, 0.0], [0.0, 1.0]]))
+    array([1. , 0.5])
+    """
+
+    def __init__(self) -> None:
+        self._moment: Any = None  # WᵀW with row and column k in units of scale k
+        self._scale: Any = None  # (..., D), the largest |entry| of each column so far
+
+    def add(self, rows: Any) -> None:
+        """Add the rows' outer products. Raises `ValueError` for a NaN, an infinity or another number of dimensions."""
+        xp, rows = floating("W", rows)
+        if self._scale is not None and self._scale.shape[-1] != rows.shape[-1]:
+            raise ValueError(
+                f"W must have the same number of dimensions in every block, got {rows.shape[-1]} "
+                f"after {self._scale.shape[-1]}"
+            )
+        for block in row_blocks(rows, _ADD):
+            self._add(xp, block)
+
+    def _add(self, xp: Any, block: Any) -> None:
+        peak = xp.maximum(xp.max(block, axis=-2), -xp.min(block, axis=-2))
+        require_finite("W", xp, peak)
+        if self._scale is not None:
+            scale = xp.maximum(self._scale, peak)
+            shrink = self._scale / _or_one(xp, scale)
+            self._moment = self._moment * (shrink[..., :, None] * shrink[..., None, :])
+            peak = scale
+        self._scale = peak
+        unit = block / _or_one(xp, peak)[..., None, :]
+        product = xp.matrix_transpose(unit) @ unit
+        if api.is_numpy_array(product):
+            product = product.astype(np.float64, copy=False)
+        self._moment = product if self._moment is None else self._moment + product
+
+    def capacities(self, rows: Any) -> Any:
+        """Return the capacity of each of ``rows`` (..., n, D), shape (..., n); 0 for a zero row."""
+        xp, parts = self._parts(rows)
+        return xp.concat([own / _or_one(xp, total) for own, total, _ in parts], axis=-1)
+
+    def interference(self, rows: Any) -> Any:
+        """Return Σ_j (ŵ·w_j)² over the other rows j, for each of ``rows``: shape (..., n), 0 for a zero row."""
+        xp, parts = self._parts(rows)
+        return xp.concat([unit * (total - own) * unit for own, total, unit in parts], axis=-1)
+
+    def _parts(self, rows: Any) -> tuple[Any, list[tuple[Any, Any, Any]]]:
+        """Return, per block, (own, total, unit): |w|⁴ and wᵀMw in units of each row's own, and √ of |w|²'s unit."""
+        if self._scale is None:
+            raise ValueError("add the rows of W before asking for their capacities")
+        xp, rows = floating("W", rows)
+        # Column scales are balanced around 1 so that products with them stay in range.
+        low = xp.min(xp.where(self._scale > 0, self._scale, xp.max(self._scale, axis=-1, keepdims=True)), axis=-1)
+        centre = _or_one(xp, xp.sqrt(low) * xp.sqrt(xp.max(self._scale, axis=-1)))[..., None]
+        scale = self._scale / centre
+        moment = xp.astype(self._moment, rows.dtype)
+        return xp, [_measure(xp, block, scale, moment, centre) for block in row_blocks(rows, _MEASURE)]
+
+
+def _measure(xp: Any, rows: Any, scale: Any, moment: Any, centre: Any) -> tuple[Any, Any, Any]:
+    peak = xp.max(xp.abs(rows), axis=-1)
+    require_finite("W", xp, peak)
+    unit = rows / _or_one(xp, peak)[..., None]
+    square = xp.vecdot(unit, unit, axis=-1)
+    direction = unit * scale[..., None, :]
+    reach = xp.max(direction, axis=-1)
+    reach = xp.maximum(reach, -xp.min(direction, axis=-1))
+    direction = direction / _or_one(xp, reach)[..., None]
+    total = xp.vecdot(direction @ moment, direction, axis=-1)
+    ratio = peak / centre / _or_one(xp, reach)
+    own = (ratio * square) ** 2
+    # A row is part of M, so own <= total but for rounding.
+    return own, xp.maximum(total, own), reach * centre / xp.sqrt(_or_one(xp, square))
+
+
+def _or_one(xp: Any, array: Any) -> Any:
+    """Replace zeros by ones, to divide by."""
+    return xp.where(array > 0, array, xp.ones_like(array))
