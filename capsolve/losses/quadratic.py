@@ -194,7 +194,7 @@ class QuadraticLoss:
         enter = np.where(convex, v * (0.5 * (k - 1.0)), full)
         with np.errstate(divide="ignore"):
             gain = np.where(k > 3.0, 2.0 / np.where(k > 3.0, k - 3.0, 1.0), 0.0)
-        return Demand(enter, full, gain, np.ones_like(full))
+        return Demand(enter, full, gain, np.where(v > 0.0, 1.0, 0.0))
 
     def balance(self, respond: Callable[[float], FloatArray]) -> FloatArray:
         """Return the capacities C = respond(T) whose own trace is T: the saddle of the loss without bias.

@@ -33,16 +33,16 @@ class Filling(NamedTuple):
 def fill(demand: Demand, budget: float) -> Filling:
     """Spread ``budget`` ≥ 0 over the features with the highest marginal values.
 
-    Features that jump at the final price are tied: each gets the same share of its width. A budget above the total
-    width is used as far as possible, at scale 0.
+    Features that jump at the final price are tied: each gets the same share of its width. A budget above what gains
+    anything is spent on the features that do not, at scale 0, as far as it can be.
     """
     wanting = demand.enter > 0.0
     satisfied = np.where(wanting, demand.width, 0.0)
     spare = budget - satisfied.sum()
     if spare >= 0.0:
+        # Features that gain nothing (κ = 1) take what is left, in the order of their index.
         idle = demand.width - satisfied
-        share = min(1.0, spare / idle.sum()) if spare > 0.0 and idle.any() else 0.0
-        return Filling(satisfied + share * idle, 0.0, idle)
+        return Filling(satisfied + np.clip(spare - (np.cumsum(idle) - idle), 0.0, idle), 0.0, np.zeros_like(idle))
 
     breakpoints = -np.sort(-np.concatenate([demand.enter[wanting], demand.full[wanting]]))
     # Largest p with Σ C(breakpoints[p]) ≤ budget. The sum rises along the array and is 0 at its start.

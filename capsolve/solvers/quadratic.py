@@ -43,7 +43,7 @@ def solve_quadratic(model: QuadraticLoss, dimensions: float, tolerance: float) -
     capacity = filling.capacity
     concave = model.kurtosis < 3.0
     tied = np.flatnonzero((filling.jumping > 0.0) & concave)
-    if filling.scale == 0.0 or tied.size == 0:
+    if tied.size == 0:
         return Solution(capacity)
 
     linear = np.flatnonzero((filling.jumping > 0.0) & ~concave)
@@ -93,10 +93,13 @@ def _share_one(
         loss, best = min((loss_at(x), x) for x in tries if x <= dimensions)
         return Relaxation(bound, loss, np.array([best]), lambda: [(a, t), (t, b)] if a < t < b else [])
 
-    # The price times the budget is the size of the terms that cancel in the bound.
-    outcome = branch_and_bound(relax, (float(served), served + 1.0), tolerance=tolerance, floor=-2.0 * dimensions)
+    # The price times the budget is the size of the terms that cancel in the bound. Half the tolerance leaves room
+    # for the finish below.
+    outcome = branch_and_bound(relax, (float(served), served + 1.0), tolerance=tolerance / 2, floor=-2.0 * dimensions)
     t = float(outcome.capacity[0])
-    if rest:
+    if not rest:
+        t = min(served + 1.0, dimensions)  # nobody else wants what is left
+    else:
         # A loss within the tolerance leaves t uncertain by its square root: finish on the equal marginal values.
         trader = group[curve(t)[1]]
         alone = QuadraticLoss(v[[trader]], model.kurtosis[[trader]])

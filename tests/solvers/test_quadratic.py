@@ -123,3 +123,10 @@ def test_without_bias_every_convex_problem_is_certified(problem):
     v, k, dimensions = problem
     allocation = solve(v, k, dimensions, bias=False)
     assert allocation.status is Status.OPTIMAL, (allocation, allocation.kkt_error, allocation.budget_error)
+
+
+def test_features_that_gain_nothing_come_last_and_whole():
+    # κ = 1: x² is a constant that the bias knows
+    np.testing.assert_array_equal(solve([1, 5, 9, 1, 0], [9, 1, 1, 9, 1], 2.0).capacity, [1, 0, 0, 1, 0])
+    np.testing.assert_array_equal(solve([1, 5, 9, 1, 0], [9, 1, 1, 9, 1], 3.25).capacity, [1, 1, 0.25, 1, 0])
+    np.testing.assert_array_equal(solve([1, 0, 1], [1, 1, 1], 0.5).capacity, [0.5, 0, 0])
