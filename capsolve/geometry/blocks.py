@@ -1,0 +1,204 @@
+"""The finest partition of an embedding's features into mutually orthogonal blocks, and what each block looks like.
+
+Two features are linked when neither is negligible and they are not orthogonal; blocks are the connected components of
+that graph. The n × n graph is never formed. Choose pivots, at most D rows that span all others. Rows linked to a pivot
+join its component, and pivots that share a row join each other. Two components of this smaller graph span orthogonal
+subspaces, because the span of each is that of its pivots and the pivots of one are orthogonal to those of the other; so
+no link between them has been missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg, sparse
+
+from capsolve._checks import FloatArray, scalar
+from capsolve.geometry.capacities import capacities
+from capsolve.geometry.polytopes import polytope
+from capsolve.geometry.second_moment import floating, require_finite
+
+IndexArray = npt.NDArray[np.intp]
+
+_ROWS = 512  # rows handled at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A set of features that is orthogonal to every other feature and cannot be split further.
+
+    Attributes
+    ----------
+    name : str
+        ``"monosemantic"``: one feature in one dimension. ``"antipodal pair"``: two in one dimension, of equal length or
+        not. ``"triangle"``, ``"tetrahedron"``, ``"pentagon"``, ``"square antiprism"`` and other regular arrangements
+        of equal vectors: up to the sign of each row, which neither capacity nor the quadratic loss can see. ``"large
+        block"``: any other tight frame. ``"not tight"``: W_Bᵀ W_B is not a multiple of a projection.
+    features : ndarray of int, shape (k,)
+        The rows of W, ascending.
+    dimension : int
+        The rank of W_B, up to directions in which it is shorter than the tolerance.
+    scale : float
+        τ, the mean of the nonzero eigenvalues of W_Bᵀ W_B, in W's units squared.
+    residual : float
+        The largest deviation of those eigenvalues from τ, relative to τ: 0 for a tight frame.
+    capacity : ndarray, shape (k,)
+        The capacities of the features; they sum to ``dimension`` just when the residual is 0.
+    """
+
+    name: str
+    features: IndexArray
+    dimension: int
+    scale: float
+    residual: float
+    capacity: FloatArray
+
+
+def blocks(W: Any, *, tolerance: float = 1e-5) -> tuple[Block, ...]:
+    """Return the finest partition of an embedding's features into mutually orthogonal blocks.
+
+    An efficient embedding, one whose capacities sum to D, is an orthogonal sum of tight frames (Scherlis et al.,
+    arXiv 2210.01892): blocks with a ``residual`` of 0. In any other one the blocks are still the subspaces that do
+    not interfere. Directions inside a block are not reported: where its spectrum is degenerate they mean nothing.
+
+    Parameters
+    ----------
+    W : array_like, shape (n, D)
+        One row per feature, in memory.
+    tolerance : float
+        A length, relative to the longest row, below which a component of a row is noise. With t = tolerance · max |w|,
+        features i and j are linked when |w_i · w_j| > t · max(|w_i|, |w_j|), that is when the shorter of them reaches
+        further than t along the other. Rows no longer than t are in no block. The same t decides the rank of a block
+        and, through 2 t √(k/τ) for k features, whether a residual counts as 0.
+
+    Returns
+    -------
+    tuple of Block
+        Ordered by their first feature.
+
+    Raises
+    ------
+    ValueError
+        If W is not two-dimensional, is empty, has entries that are not finite real numbers, or if the tolerance is not
+        in (0, 1).
+
+    Notes
+    -----
+    Adding noise of length up to ε · max |w| to every row moves |w_i · w_j| / max(|w_i|, |w_j|) by less than
+    2(1 + ε) ε max |w|. So blocks that are exactly orthogonal stay apart while 2(1 + ε) ε < tolerance, and stay whole
+    while their links and their pivots' residuals exceed t by as much.
+
+    O(nD²) time in matrix products, O(D²) memory beside W.
+
+    Examples
+    --------
+    >>> from capsolve import construct_blocks
+    >>> W = construct_blocks([([0, 3], [0.5, 0.5], 1.0), ([1], [1], 4.0), ([2, 4, 5], [2 / 3] * 3, 9.0)])
+    >>> for block in blocks(W):
+    ...     print(block.name, block.features, block.dimension, round(block.scale, 9))
+    antipodal pair [0 3] 1 1.0
+    monosemantic [1] 1 4.0
+    triangle [2 4 5] 2 9.0
+    """
+    W = np.asarray(floating("W", W)[1])
+    if W.ndim != 2:
+        raise ValueError(f"W must have 2 dimensions, got shape {W.shape}")
+    tolerance = scalar("tolerance", tolerance, low=0.0, high=1.0)
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance must be in (0, 1), got {tolerance!r}")
+    peak = np.maximum(W.max(axis=0), -W.min(axis=0))
+    require_finite("W", np, peak)
+    unit = float(peak.max())
+    if unit == 0:
+        return ()
+    length = np.concatenate([np.linalg.norm(rows, axis=1) for rows in _batches(W, np.arange(len(W)), unit)])
+    cut = tolerance * float(length.max())
+    active = np.flatnonzero(length > cut)
+    active = active[np.argsort(-length[active], kind="stable")]
+    pivots = _pivots(W, active, unit, cut)
+    member, group = _components(W, active, pivots, unit, length, cut)
+    capacity = np.asarray(capacities(W), dtype=float)
+    found = []
+    for label in range(group.max() + 1):
+        features = np.sort(active[member == label])
+        found.append(_describe(W, features, pivots[group == label], unit, cut, capacity[features]))
+    return tuple(sorted(found, key=lambda block: int(block.features[0])))
+
+
+def _pivots(W: Any, active: IndexArray, unit: float, cut: float) -> IndexArray:
+    """Return rows, long ones first, such that every active row is within ``cut`` of their span."""
+    basis = np.zeros((W.shape[1], 0))
+    pivots: list[IndexArray] = []
+    for index, rows in zip(_chunks(active), _batches(W, active, unit), strict=True):
+        rest = rows - (rows @ basis) @ basis.T
+        rest -= (rest @ basis) @ basis.T  # twice is enough
+        new = np.flatnonzero(np.linalg.norm(rest, axis=1) > cut)
+        if not new.size:
+            continue
+        Q, R, order = linalg.qr(rest[new].T, mode="economic", pivoting=True)
+        rank = np.count_nonzero(np.abs(np.diag(R)) > cut)
+        basis = np.hstack([basis, Q[:, :rank]])
+        pivots.append(index[new[order[:rank]]])
+        if basis.shape[1] == W.shape[1]:
+            break
+    return np.concatenate(pivots)
+
+
+def _components(
+    W: Any, active: IndexArray, pivots: IndexArray, unit: float, length: FloatArray, cut: float
+) -> tuple[IndexArray, IndexArray]:
+    """Return the component of every active row and of every pivot, under links of rows with pivots."""
+    P = W[pivots].astype(float) / unit / length[pivots, None]
+    group = np.arange(pivots.size)
+    nearest = np.zeros(active.size, dtype=np.intp)
+    place = 0
+    for index, rows in zip(_chunks(active), _batches(W, active, unit), strict=True):
+        if group.max() == 0:
+            break
+        along = np.abs(rows @ P.T)
+        linked = along > cut * np.maximum(1.0, length[index, None] / length[pivots])
+        # A row joins the pivot that it leans on most, also in case no link is strong enough to join pivots.
+        nearest[place : place + index.size] = np.argmax(along, axis=1)
+        place += index.size
+        order = np.argsort(group, kind="stable")
+        first = np.flatnonzero(np.diff(group[order], prepend=-1))
+        touched = sparse.csr_array(np.logical_or.reduceat(linked[:, order], first, axis=1))
+        graph = sparse.block_array([[None, touched], [touched.T, None]])
+        joined = sparse.csgraph.connected_components(graph, directed=False)[1][index.size :]
+        group = np.unique(joined, return_inverse=True)[1][group]
+    return group[nearest], group
+
+
+def _describe(W: Any, features: IndexArray, pivots: IndexArray, unit: float, cut: float, capacity: FloatArray) -> Block:
+    basis = linalg.qr((W[pivots].astype(float) / unit).T, mode="economic")[0]
+    rank = pivots.size
+    moment = np.zeros((rank, rank))
+    for rows in _batches(W, features, unit):
+        part = rows @ basis
+        moment += part.T @ part
+    spectrum = linalg.eigvalsh(moment)
+    scale = float(spectrum.mean())
+    residual = float(np.abs(spectrum - scale).max()) / scale
+    noise = cut * np.sqrt(features.size / scale)
+    if residual > 2 * noise + noise**2:
+        name = "not tight"
+    elif rank == 1:
+        name = {1: "monosemantic", 2: "antipodal pair"}.get(features.size, "large block")
+    else:
+        name = polytope(W[features].astype(float) / unit, rank, cut) or "large block"
+    return Block(name, features, rank, scale * unit**2, residual, capacity)
+
+
+def _chunks(index: IndexArray) -> Iterator[IndexArray]:
+    for start in range(0, index.size, _ROWS):
+        yield index[start : start + _ROWS]
+
+
+def _batches(W: Any, index: IndexArray, unit: float) -> Iterator[FloatArray]:
+    """Yield the indexed rows in float64, in chunks, divided by ``unit``."""
+    for chunk in _chunks(index):
+        yield W[chunk].astype(float) / unit

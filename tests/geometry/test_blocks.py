@@ -1,0 +1,268 @@
+"""The orthogonal partition against the n × n graph it stands for, under noise, and its names for known shapes."""
+
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.sparse.csgraph import connected_components
+
+from capsolve import blocks, capacities, construct_blocks, construct_embedding
+from capsolve.geometry.polytopes import _catalogue
+
+
+def haar(rng, D):
+    Q, R = np.linalg.qr(rng.standard_normal((D, D)))
+    return Q * np.sign(np.diag(R))
+
+
+def by_the_graph(W, tolerance):
+    """The definition, with an n × n matrix."""
+    W = np.asarray(W, float)
+    length = np.linalg.norm(W, axis=1)
+    cut = tolerance * length.max()
+    rows = np.flatnonzero(length > cut)
+    link = np.abs(W[rows] @ W[rows].T) > cut * np.maximum.outer(length[rows], length[rows])
+    label = connected_components(link)[1]
+    return {tuple(int(i) for i in rows[label == k]) for k in range(label.max() + 1)}
+
+
+def groups(found):
+    return {tuple(int(i) for i in block.features) for block in found}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    hnp.arrays(
+        np.int64, st.tuples(st.integers(1, 12), st.integers(1, 8)), elements=st.sampled_from([0, 0, 0, 1, -1, 2])
+    )
+)
+def test_partition_of_integer_matrices(W):
+    # All nonzero inner products are integers: there is nothing near the tolerance.
+    if not W.any():
+        assert blocks(W) == ()
+        return
+    found = blocks(W)
+    assert groups(found) == by_the_graph(W, 1e-5)
+    for block in found:
+        assert block.dimension == np.linalg.matrix_rank(W[block.features])
+
+
+def structured(rng):
+    """An embedding of orthogonal blocks in a random basis, some of them tight, and its groups."""
+    order = rng.permutation(30)
+    W = np.zeros((32, 20))
+    W[order[:6], :4] = rng.standard_normal((6, 4))
+    W[order[6:9], 4:6] = 0.3 * rng.standard_normal((3, 2))
+    tight = construct_blocks([(range(9), [5 / 9] * 9, 4.0), ([9], [1], 0.01), ([10, 11], [0.3, 0.7], 5.0)])
+    W[order[9:21], 6:13] = tight
+    W[order[21:29], 13:18] = 2 * rng.standard_normal((8, 5))
+    cuts = [slice(0, 6), slice(6, 9), slice(9, 18), slice(18, 19), slice(19, 21), slice(21, 29)]
+    return W @ haar(rng, 20), {tuple(sorted(int(i) for i in order[cut])) for cut in cuts}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([1e-12, 1e-8, 1e-6, 3e-5]))
+def test_noise_does_not_change_the_blocks(seed, level):
+    rng = np.random.default_rng(seed)
+    W, expected = structured(rng)
+    clean = blocks(W, tolerance=1e-4)
+    assert groups(clean) == expected
+    noise = rng.standard_normal(W.shape)
+    noise *= level * np.linalg.norm(W, axis=1).max() / np.linalg.norm(noise, axis=1, keepdims=True)
+    noisy = blocks(W + noise, tolerance=1e-4)
+    assert groups(noisy) == expected
+    for one, other in zip(clean, noisy, strict=True):
+        assert (one.dimension, one.name) == (other.dimension, other.name)
+        # First-order perturbation of the spectrum, ‖W_B‖ ‖E‖, against the mean eigenvalue.
+        weight = np.linalg.norm(W, axis=1).max() * (one.features.size / one.scale) ** 0.5
+        assert abs(other.residual - one.residual) <= (2 * (1 + one.residual) ** 0.5 + 1) * 2 * level * weight + 1e-12
+        assert other.scale == pytest.approx(one.scale, rel=4 * level * weight + 1e-12)
+
+
+def test_noise_above_the_tolerance_joins_blocks():
+    W, expected = structured(np.random.default_rng(0))
+    noise = 1e-2 * np.random.default_rng(1).standard_normal(W.shape)
+    assert groups(blocks(W + noise, tolerance=1e-4)) != expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32))
+def test_symmetries(seed):
+    rng = np.random.default_rng(seed)
+    W, expected = structured(rng)
+    found = blocks(W)
+    order = rng.permutation(len(W))
+    position = np.argsort(order)
+    moved = blocks(W[order] * rng.choice([-1, 1], (len(W), 1)) @ haar(rng, 20) * 1e100)
+    assert groups(moved) == {tuple(sorted(int(position[i]) for i in group)) for group in expected}
+    by_size = sorted(found, key=lambda block: block.scale)
+    for one, other in zip(by_size, sorted(moved, key=lambda block: block.scale), strict=True):
+        assert (one.name, one.dimension) == (other.name, other.dimension)
+        assert other.scale == pytest.approx(one.scale * 1e200, rel=1e-12)
+        assert other.residual == pytest.approx(one.residual, abs=1e-11)
+
+
+def test_many_blocks_of_one_scale():
+    """Degenerate on purpose: M is a multiple of the identity, so its eigenvectors say nothing."""
+    rng = np.random.default_rng(0)
+    given_blocks = [(range(5 * k, 5 * k + 5), rng.dirichlet(np.ones(5)), 1.0) for k in range(40)]
+    W = construct_blocks(given_blocks, rotate=True, rng=rng)
+    np.testing.assert_allclose(W.T @ W, np.eye(40), atol=1e-12)
+    found = blocks(W)
+    assert groups(found) == {tuple(features) for features, _, _ in given_blocks}
+    assert all(block.dimension == 1 and block.name == "large block" for block in found)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_blocks_do_not_depend_on_the_batch(monkeypatch, rows):
+    monkeypatch.setattr("capsolve.geometry.blocks._ROWS", rows)
+    W, expected = structured(np.random.default_rng(7))
+    assert groups(blocks(W)) == expected
+
+
+def test_values_of_a_block():
+    W = np.zeros((6, 3))
+    W[1] = [2, 0, 0]
+    W[[0, 3], 1:] = [[3, 0], [0, 1]]
+    W[5, 1:] = [1, 1]
+    W[4] = 1e-9
+    one, two = blocks(W)
+    assert (one.name, list(one.features), one.dimension) == ("not tight", [0, 3, 5], 2)
+    assert (two.name, list(two.features), two.dimension) == ("monosemantic", [1], 1)
+    eigenvalues = np.linalg.eigvalsh(np.array([[10.0, 1.0], [1.0, 2.0]]))
+    assert one.scale == pytest.approx(6, rel=1e-14)
+    assert one.residual == pytest.approx((eigenvalues[1] - 6) / 6, rel=1e-14)
+    np.testing.assert_array_equal(one.capacity, capacities(W)[[0, 3, 5]])
+    assert two.scale == pytest.approx(4, rel=1e-14)
+    assert two.residual == 0
+
+
+def vertices(name):
+    """Vertices by other formulas than the catalogue's."""
+
+    def ring(count, turn=0.0):
+        return np.array(
+            [[np.cos(2 * np.pi * k / count + turn), np.sin(2 * np.pi * k / count + turn)] for k in range(count)]
+        )
+
+    def prism(count, height, turn):
+        return np.concatenate(
+            [np.c_[ring(count), np.full(count, height)], np.c_[ring(count, turn), np.full(count, -height)]]
+        )
+
+    pole = np.array([[0, 0, 5**0.5 / 2], [0, 0, -(5**0.5) / 2]])
+    icosahedron = np.concatenate([prism(5, 1 / 2, np.pi / 5), pole])
+    simplex = np.linalg.svd(np.eye(6) - 1 / 6)[0][:, :5]
+    cosine = icosahedron @ icosahedron.T / 1.25
+    faces = [
+        icosahedron[[i, j, k]].sum(axis=0)
+        for i in range(12)
+        for j in range(i)
+        for k in range(j)
+        if min(cosine[i, j], cosine[j, k], cosine[i, k]) > 0.4
+    ]
+    cube = prism(4, 0.5**0.5, 0.0)
+    edges = [cube[i] + cube[j] for i in range(8) for j in range(i) if 0.3 < cube[i] @ cube[j] / 1.5 < 0.4]
+    return {
+        "triangle": ring(3),
+        "pentagon": ring(5),
+        "hexagon": ring(6),
+        "heptagon": ring(7),
+        "octagon": ring(8),
+        "tetrahedron": np.linalg.svd(np.eye(4) - 1 / 4)[0][:, :3],
+        "simplex": simplex,
+        "square antiprism": prism(4, 0.5**0.5, np.pi / 4),
+        "cube": cube,
+        "icosahedron": icosahedron,
+        "icosahedron's diagonals": icosahedron[[0, 1, 2, 3, 4, 10]],
+        "cuboctahedron": np.array(edges),
+        "dodecahedron": np.array(faces),
+    }[name]
+
+
+NAMES = [name for name, _, _ in _catalogue()] + ["simplex"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names(name):
+    rng = np.random.default_rng(0)
+    shape = vertices(name)
+    n, D = shape.shape
+    signs = rng.choice([-1, 1], (n, 1))
+    W = (3 * shape * signs @ haar(rng, D))[rng.permutation(n)]
+    (block,) = blocks(W + 1e-9 * rng.standard_normal(W.shape))
+    assert (block.name, block.dimension) == (name, D)
+    np.testing.assert_allclose(block.capacity, D / n, rtol=1e-7)
+    # The same numbers of vectors and dimensions in another tight frame have no such name.
+    C = np.linspace(-0.01, 0.01, n) + D / n
+    (other,) = blocks(construct_embedding(C, scale=1.0, rotate=True, rng=1))
+    assert other.name == "large block"
+    # A bent one is not tight.
+    bent = W.copy()
+    bent[:, 0] *= 1.01
+    assert {block.name for block in blocks(bent)} == {"not tight"}
+
+
+def test_two_shapes_of_one_size_are_told_apart():
+    assert blocks(vertices("cube"))[0].name == "cube"
+    assert blocks(vertices("square antiprism"))[0].name == "square antiprism"
+    assert {block.name for block in blocks([[1, 0], [0, 1], [-1, 0], [0, -1]])} == {"antipodal pair"}
+
+
+def test_pairs_and_lines():
+    W = construct_blocks([([0, 1], [0.1, 0.9], 1.0), ([2], [1], 1.0), ([3, 4, 5], [1 / 3] * 3, 1.0)])
+    assert [block.name for block in blocks(W)] == ["antipodal pair", "monosemantic", "large block"]
+
+
+def test_weak_links_count_when_above_the_tolerance():
+    W = np.array([[1.0, 0.0], [1e-3, 1.0]])
+    assert groups(blocks(W, tolerance=5e-4)) == {(0, 1)}
+    assert groups(blocks(W, tolerance=2e-3)) == {(0,), (1,)}
+    # A short row: how far it reaches along the long one, not the cosine.
+    W = np.array([[1.0, 0.0], [1e-3, 1e-2]])
+    assert groups(blocks(W, tolerance=5e-4)) == {(0, 1)}
+    assert groups(blocks(W, tolerance=2e-3)) == {(0,), (1,)}
+    assert groups(blocks(W, tolerance=2e-2)) == {(0,)}
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1.0, -1.0, np.nan])
+def test_bad_tolerance(tolerance):
+    with pytest.raises(ValueError, match="tolerance must be"):
+        blocks(np.eye(2), tolerance=tolerance)
+
+
+def test_bad_shape():
+    with pytest.raises(ValueError, match="W must have 2 dimensions"):
+        blocks(np.ones((2, 2, 2)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["one block", "many blocks"])
+def test_a_real_size(kind):
+    n, D = 65_536, 2_304
+    rng = np.random.default_rng(0)
+    if kind == "one block":
+        W = rng.standard_normal((n, D), dtype=np.float32)
+        expected = 1
+    else:  # 576 blocks of up to 4 dimensions, all mixed up
+        owner = rng.integers(576, size=n)
+        W = np.zeros((n, D), np.float32)
+        W[np.arange(n)[:, None], 4 * owner[:, None] + np.arange(4)] = rng.standard_normal((n, 4))
+        W = W @ haar(rng, D).astype(np.float32)
+        expected = 576
+    tracemalloc.start()
+    start = time.perf_counter()
+    try:
+        found = blocks(W)
+        print(f"{kind}: {time.perf_counter() - start:.1f} s, {tracemalloc.get_traced_memory()[1] / 1e6:.0f} MB")
+    finally:
+        tracemalloc.stop()
+    assert len(found) == expected
+    assert sum(block.dimension for block in found) == D
+    assert sum(block.features.size for block in found) == n
+    if kind == "many blocks":
+        assert all((owner[block.features] == owner[block.features[0]]).all() for block in found)
