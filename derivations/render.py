@@ -86,7 +86,7 @@ def _wrapped(text: str, first: str = "", rest: str | None = None) -> list[str]:
 
 
 _MACROS = {
-    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "varepsilon": "ε", "theta": "θ", "kappa": "κ",
+    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "theta": "θ", "kappa": "κ",
     "lambda": "λ", "mu": "μ", "xi": "ξ", "rho": "ρ", "sigma": "σ", "tau": "τ", "phi": "φ", "Pi": "Π", "Delta": "Δ",
     "sum": "Σ", "int": "∫", "sqrt": "√", "le": "≤", "ge": "≥", "ne": "≠", "lt": "<", "gt": ">", "approx": "≈",
     "cdot": "·", "times": "×", "to": "→", "infty": "∞", "in": "∈", "pm": "±", "perp": "⊥", "ldots": "…", "dots": "…",
