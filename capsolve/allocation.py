@@ -134,6 +134,45 @@ class Allocation:
 
         return sensitivity(self._quadratic("sensitivity"), self.capacity, self.scale)
 
+    def embedding(self, rng: Any = None, rotate: bool = False) -> FloatArray:
+        """Return an embedding, shape (n, D), with these capacities and this loss, exactly; quadratic loss only.
+
+        The polysemantic features form one tight frame of scale τ, each monosemantic feature has an axis of its own
+        with |w_i|² = v_i, ignored features are zero rows. One of many: any rotation of the D-space, and many other
+        arrangements of the frame, do as well. See `capsolve.construct_embedding`.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator or seed
+            Source of randomness for ``rotate``.
+        rotate : bool
+            Rotate the embedding by a random orthogonal matrix, so that the axes mean nothing.
+
+        Raises
+        ------
+        ValueError
+            When ``dimensions`` is not an integer: no embedding has a fraction of a dimension.
+
+        Examples
+        --------
+        >>> import capsolve
+        >>> allocation = capsolve.solve([2, 1, 1, 1, 1, 1], kurtosis=9.0, dimensions=3)
+        >>> capsolve.capacities(allocation.embedding()).round(12)
+        array([1. , 0.4, 0.4, 0.4, 0.4, 0.4])
+
+        References
+        ----------
+        arXiv 2210.01892, section 4; that the optimum over capacities is reached is Schur–Horn.
+        """
+        from capsolve.geometry.construct import construct_embedding  # noqa: PLC0415
+
+        model = self._quadratic("embedding")
+        if not self.dimensions.is_integer():
+            raise ValueError(f"an embedding needs an integer number of dimensions, got {self.dimensions!r}")
+        return construct_embedding(
+            self.capacity, model.squared_norm(self.capacity), dimensions=int(self.dimensions), rng=rng, rotate=rotate
+        )
+
     def counts(self) -> dict[str, int]:
         """Return the number of features in each phase."""
         found = np.bincount(self.phase, minlength=len(Phase))
