@@ -31,6 +31,9 @@ _HOME = {
     "Profile": "profile",
     "exponential": "profile",
     "power_law": "profile",
+    "read_activations": "files",
+    "read_profile": "files",
+    "write_profile": "files",
 }
 
 __all__ = ["__version__", *_HOME]

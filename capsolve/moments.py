@@ -69,10 +69,17 @@ class Moments:
 def measure(activations: Any, *, progress: bool = False) -> Moments:
     """Return the moments of each column; `Profile.from_activations` says what ``activations`` may be."""
     stream = _Stream()
-    with _progress_bar(activations, progress) as bar:
-        for chunk in _chunks(activations):
-            for rows in stream.add(chunk):
+    parts = (rows for chunk in _chunks(activations) for rows in stream.add(chunk))
+    if progress:
+        from tqdm import tqdm  # noqa: PLC0415  (which starts a thread)
+
+        total = activations.shape[0] if _is_array(activations, ndim=2) else None
+        with tqdm(total=total, unit=" samples", unit_scale=True) as bar:
+            for rows in parts:
                 bar.update(rows)
+    else:
+        for _ in parts:
+            pass
     return stream.finish()
 
 
@@ -357,10 +364,3 @@ def _bounded(values: FloatArray) -> bool:
 def _bad_entry(value: float, row: int, column: int) -> ValueError:
     allowed = "finite" if not np.isfinite(value) else f"within ±{LARGEST_ENTRY:.3g}"
     return ValueError(f"activations must be {allowed}, got {value!s} at row {row}, column {column}")
-
-
-def _progress_bar(activations: Any, show: bool) -> Any:
-    from tqdm import tqdm  # noqa: PLC0415
-
-    total = activations.shape[0] if _is_array(activations, ndim=2) else None
-    return tqdm(total=total, unit=" samples", unit_scale=True, disable=not show)
