@@ -31,6 +31,7 @@ _HOME = {
     "Profile": "profile",
     "exponential": "profile",
     "power_law": "profile",
+    "example": "examples",
     "read_activations": "files",
     "read_profile": "files",
     "write_profile": "files",
