@@ -21,36 +21,43 @@ IntArray = npt.NDArray[np.intp]
 # everything takes longer, and with few segments a pivot does (measured between 10³ and 10⁷ segments).
 SORT_LIMIT = 4_096
 
+# A curve this much above its hull, relative to its largest value, is a line that was rounded.
+ROUNDING = 8 * np.finfo(float).eps
+
 
 def falling_hulls(x: FloatArray, curves: FloatArray) -> list[FloatArray]:
     """Return the falling part of the lower convex hull of each of the curves (k, g) over x (g,), as a table.
 
     Row 0: abscissas of the m + 1 vertices; row 1: ordinates; row 2: the gain of the segment to the right of
-    each, in falling order, with a final 0; row 3: 1 where the points between the segment's ends lie above it
-    by more than rounding, so that the segment is not part of the curve, else 0.
+    each, in falling order, with a final 0; row 3: how many segments to the left of each are not part of the
+    curve, points between their ends lying above them by more than rounding.
 
     The greatest convex minorant of a function is the isotonic regression of its slopes (Barlow et al. 1972),
     which SciPy solves in linear time.
     """
-    step = np.diff(x)
-    gains = -np.diff(curves) / step
-    convex = np.all(gains[:, 1:] < gains[:, :-1], axis=1).tolist()
-    rounding = 8 * np.finfo(float).eps * np.max(np.abs(curves), axis=1)
-    return [
-        _table(x, y, gain, np.zeros(gain.size)) if convex[k] else _bent(x, y, gain, step, rounding[k])
-        for k, (y, gain) in enumerate(zip(curves, gains, strict=True))
-    ]
+    step = x[1:] - x[:-1]
+    gains = (curves[:, :-1] - curves[:, 1:]) / step
+    return [_falling_hull(x, y, step, gain) for y, gain in zip(curves, gains, strict=True)]
 
 
-def _bent(x: FloatArray, y: FloatArray, gain: FloatArray, step: FloatArray, rounding: float) -> FloatArray:
+def falling_hull(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return what `falling_hulls` does for the single curve y (g,)."""
+    step = x[1:] - x[:-1]
+    return _falling_hull(x, y, step, (y[:-1] - y[1:]) / step)
+
+
+def _falling_hull(x: FloatArray, y: FloatArray, step: FloatArray, gain: FloatArray) -> FloatArray:
+    if (gain[1:] < gain[:-1]).all():
+        return _table(x, y, gain, np.zeros(gain.size))
     from scipy.optimize import isotonic_regression  # noqa: PLC0415  (takes longer to import than to use)
 
     ends = isotonic_regression(gain, weights=step, increasing=False).blocks
-    above = y - np.interp(x, x[ends], y[ends]) > rounding
+    vx, vy = x[ends], y[ends]
+    above = y - np.interp(x, vx, vy) > ROUNDING * np.abs(y).max()
     gapped = np.logical_or.reduceat(above[:-1], ends[:-1])
     # the regression compares averaged slopes, which may differ from the hull's own in the last digit
-    gain = np.minimum.accumulate((y[ends[:-1]] - y[ends[1:]]) / (x[ends[1:]] - x[ends[:-1]]))
-    return _table(x[ends], y[ends], gain, gapped)
+    gain = np.minimum.accumulate((vy[:-1] - vy[1:]) / (vx[1:] - vx[:-1]))
+    return _table(vx, vy, gain, gapped)
 
 
 def _table(x: FloatArray, y: FloatArray, gain: FloatArray, gapped: npt.NDArray[Any]) -> FloatArray:
@@ -59,7 +66,7 @@ def _table(x: FloatArray, y: FloatArray, gain: FloatArray, gapped: npt.NDArray[A
     table[0] = x[: m + 1]
     table[1] = y[: m + 1]
     table[2, :m] = gain[:m]
-    table[3, :m] = gapped[:m]
+    table[3, 1:] = np.cumsum(gapped[:m])
     return table
 
 
@@ -67,7 +74,7 @@ class Envelope:
     """The envelopes of n features; feature i has hull ``tables[which[i]]``, times ``weight[i]`` ≥ 0.
 
     Hulls may be shared, so that n features of one shape need memory for n + m numbers, not n · m. Attributes
-    ``x``, ``y``, ``gain``, ``gapped`` are all hulls one after the other; feature i's vertices start at
+    ``x``, ``y``, ``gain``, ``gaps`` are all hulls one after the other; feature i's vertices start at
     ``offset[i]`` and it has ``length[i]`` segments. A *state* is an array (n,) that counts the segments
     filled.
     """
@@ -75,7 +82,7 @@ class Envelope:
     def __init__(self, tables: Sequence[FloatArray], which: IntArray, weight: FloatArray) -> None:
         sizes = np.array([table.shape[1] for table in tables])
         rows: FloatArray = np.concatenate(tables, axis=1)
-        self.x, self.y, self.gain, self.gapped = (np.asarray(row) for row in rows)
+        self.x, self.y, self.gain, self.gaps = (np.asarray(row) for row in rows)
         self.offset: IntArray = (np.cumsum(sizes) - sizes)[which]
         self.length: IntArray = np.where(weight > 0.0, sizes[which] - 1, 0)
         self.weight = weight
@@ -90,11 +97,14 @@ class Envelope:
         loss: FloatArray = self.y[self.offset + state]
         return loss
 
+    def gapped(self, below: IntArray, above: IntArray) -> npt.NDArray[np.bool_]:
+        """Return whether the envelope is not the curve somewhere between two states, shape (n,)."""
+        hidden: npt.NDArray[np.bool_] = self.gaps[self.offset + above] > self.gaps[self.offset + below]
+        return hidden
+
     def state(self, price: float) -> IntArray:
         """Return the state with exactly the segments filled that gain more than ``price`` ≥ 0."""
-        return self._search(
-            price, np.arange(self.weight.size), np.zeros_like(self.length), self.length, strict=True
-        )
+        return self._search(price, np.arange(self.weight.size), np.zeros_like(self.length), self.length, strict=True)
 
     def level(self, budget: float) -> tuple[float, IntArray, IntArray]:
         """Return the price at which ``budget`` runs out, and the states without and with what gains it.
@@ -135,9 +145,7 @@ class Envelope:
         gain: FloatArray = self.weight[feature] * self.gain[self.offset[feature] + segment]
         return gain
 
-    def _search(
-        self, price: float, feature: IntArray, low: IntArray, high: IntArray, *, strict: bool
-    ) -> IntArray:
+    def _search(self, price: float, feature: IntArray, low: IntArray, high: IntArray, *, strict: bool) -> IntArray:
         """Count the segments that gain more than (at least) ``price``: a bisection in every feature."""
         low, high = low.copy(), high.copy()
         while (unknown := low < high).any():

@@ -75,9 +75,7 @@ class TabulatedLoss:
             )
         x = np.linspace(0.0, 1.0, y.shape[-1]) if grid is None else np.array(real_array("grid", grid, ndim=1))
         if x.size != y.shape[-1]:
-            raise ValueError(
-                f"grid must have one entry per column of curves: {y.shape[-1]} columns, got {x.size}"
-            )
+            raise ValueError(f"grid must have one entry per column of curves: {y.shape[-1]} columns, got {x.size}")
         if x[0] != 0.0 or x[-1] != 1.0:
             raise ValueError(f"grid must go from exactly 0 to exactly 1, got {x[0]!s} to {x[-1]!s}")
         if not (x[1:] > x[:-1]).all():
@@ -86,18 +84,14 @@ class TabulatedLoss:
         w = None
         if weight is not None:
             if y.ndim == 2:
-                raise ValueError(
-                    f"weight goes with a single curve; multiply the rows instead, got curves {y.shape}"
-                )
+                raise ValueError(f"weight goes with a single curve; multiply the rows instead, got curves {y.shape}")
             w = np.array(real_array("weight", weight, ndim=1))
             if w.size == 0:
                 raise ValueError("weight must have at least one feature, got an empty array")
             at_least("weight", w, 0.0)
             w.setflags(write=False)
         elif y.ndim == 1:
-            raise ValueError(
-                "weight is needed with a single curve: one number per feature, e.g. weight=numpy.ones(n)"
-            )
+            raise ValueError("weight is needed with a single curve: one number per feature, e.g. weight=numpy.ones(n)")
         _check_size(y, x, w)
         x.setflags(write=False)
         y.setflags(write=False)
@@ -278,9 +272,7 @@ class TabulatedLoss:
     def _capacity(self, capacity: Any) -> FloatArray:
         c: FloatArray = real_array("capacity", capacity, ndim=1)
         if c.size != self.features:
-            raise ValueError(
-                f"capacity must have one entry per feature: {self.features} features, got {c.size}"
-            )
+            raise ValueError(f"capacity must have one entry per feature: {self.features} features, got {c.size}")
         if (c < 0.0).any() or (c > 1.0).any():
             raise ValueError(f"capacity must be in [0, 1], got {c.min()!s} to {c.max()!s}")
         return c
