@@ -148,8 +148,7 @@ def _merge(a: _Summary, b: _Summary) -> _Summary:
     gap = b.centre - a.centre
     unit = np.maximum(np.maximum(a.unit, b.unit), _exponent(gap))
     sums_a, sums_b = _rescaled(a.sums, a.unit - unit), _rescaled(b.sums, b.unit - unit)
-    offset = (sums_a[1] + sums_b[1] + sums_b[0] * np.ldexp(gap, -unit)) / (sums_a[0] + sums_b[0])
-    centre = a.centre + np.ldexp(offset, unit)
+    centre = a.centre + gap * (b.sums[0] / (a.sums[0] + b.sums[0]))
     sums = _recentred(sums_a, np.ldexp(a.centre - centre, -unit))
     sums += _recentred(sums_b, np.ldexp(b.centre - centre, -unit))
     low, high = np.minimum(a.low, b.low), np.maximum(a.high, b.high)

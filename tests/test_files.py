@@ -246,9 +246,11 @@ def test_replacing(tmp_path):
     path.chmod(0o600)
     link = tmp_path / "link.txt"
     link.symlink_to(path)
-    with replacing(link) as temporary:
-        temporary.write_text("new")
-        assert path.read_text() == "old"
+    with path.open() as reader:
+        with replacing(link) as temporary:
+            temporary.write_text("new")
+            assert path.read_text() == "old"
+        assert reader.read() == "old"  # whoever was reading goes on with the old file
     assert path.read_text() == "new"
     assert link.is_symlink()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
