@@ -8,45 +8,9 @@ The theory is that of Scherlis, Sachan, Jermyn, Benton and Shlegeris, *Polyseman
 Networks*, arXiv 2210.01892.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import Any
+import lazy_loader
 
 __version__ = "0.1.0"
 
-# Public name -> the module it lives in. Loaded on first use (PEP 562), so that `import capsolve` stays fast.
-_HOME = {
-    "Allocation": "allocation",
-    "Phase": "allocation",
-    "Status": "allocation",
-    "allocate": "allocation",
-    "certify": "allocation",
-    "solve": "allocation",
-    "CapacityPath": "path",
-    "capacity_path": "path",
-    "Sensitivity": "sensitivity",
-    "QuadraticLoss": "losses.quadratic",
-    "TabulatedLoss": "losses.tabulated",
-    "Profile": "profile",
-    "exponential": "profile",
-    "power_law": "profile",
-    "example": "examples",
-    "read_activations": "files",
-    "read_profile": "files",
-    "write_profile": "files",
-}
-
-__all__ = ["__version__", *_HOME]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'capsolve' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"capsolve.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+# The public names are listed in __init__.pyi and loaded on first use, so that `import capsolve` stays fast.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -309,9 +309,9 @@ def solve(
     with _about(profile):
         allocation = find(given.importance, given.kurtosis, dimensions, bias=bias, tolerance=tolerance)
     if output is not None:
-        from capsolve.files import write_table  # noqa: PLC0415
+        from capsolve.files import write_allocation  # noqa: PLC0415
 
-        write_table(allocation.to_dict(given.names), output)
+        write_allocation(allocation, output, names=given.names)
     if figure is not None:
         from capsolve import figures  # noqa: PLC0415
 

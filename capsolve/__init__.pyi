@@ -1,0 +1,38 @@
+# The public names and the modules they live in. This file is the one list: `lazy_loader` reads it when capsolve is
+# imported and loads a module when one of its names is first used; type checkers read it as it stands.
+
+from .allocation import Allocation as Allocation
+from .allocation import Phase as Phase
+from .allocation import Status as Status
+from .allocation import allocate as allocate
+from .allocation import certify as certify
+from .allocation import solve as solve
+from .examples import example as example
+from .files import read_activations as read_activations
+from .files import read_allocation as read_allocation
+from .files import read_profile as read_profile
+from .files import write_allocation as write_allocation
+from .files import write_profile as write_profile
+from .geometry.blocks import Block as Block
+from .geometry.blocks import blocks as blocks
+from .geometry.capacities import capacities as capacities
+from .geometry.capacities import efficiency as efficiency
+from .geometry.capacities import interference as interference
+from .geometry.capacities import leverages as leverages
+from .geometry.capacities import random_capacity as random_capacity
+from .geometry.capacities import stream_capacities as stream_capacities
+from .geometry.construct import construct_blocks as construct_blocks
+from .geometry.construct import construct_embedding as construct_embedding
+from .geometry.loss import embedding_loss as embedding_loss
+from .geometry.loss import embedding_loss_gradient as embedding_loss_gradient
+from .geometry.loss import sampled_loss as sampled_loss
+from .losses.quadratic import QuadraticLoss as QuadraticLoss
+from .losses.tabulated import TabulatedLoss as TabulatedLoss
+from .path import CapacityPath as CapacityPath
+from .path import capacity_path as capacity_path
+from .profile import Profile as Profile
+from .profile import exponential as exponential
+from .profile import power_law as power_law
+from .sensitivity import Sensitivity as Sensitivity
+
+__version__: str
