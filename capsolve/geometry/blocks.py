@@ -135,11 +135,12 @@ def _pivots(W: Any, active: IndexArray, unit: float, cut: float) -> IndexArray:
     pivots: list[IndexArray] = []
     for index, rows in zip(_chunks(active), _batches(W, active, unit), strict=True):
         rest = rows - (rows @ basis) @ basis.T
-        rest -= (rest @ basis) @ basis.T  # twice is enough
         new = np.flatnonzero(np.linalg.norm(rest, axis=1) > cut)
         if not new.size:
             continue
-        Q, R, order = linalg.qr(rest[new].T, mode="economic", pivoting=True)
+        rest = rest[new]
+        rest -= (rest @ basis) @ basis.T  # once more: what is short has lost digits
+        Q, R, order = linalg.qr(rest.T, mode="economic", pivoting=True)
         rank = np.count_nonzero(np.abs(np.diag(R)) > cut)
         basis = np.hstack([basis, Q[:, :rank]])
         pivots.append(index[new[order[:rank]]])
@@ -178,7 +179,7 @@ def _describe(W: Any, features: IndexArray, pivots: IndexArray, unit: float, cut
     rank = pivots.size
     moment = np.zeros((rank, rank))
     for rows in _batches(W, features, unit):
-        part = rows @ basis
+        part = rows @ basis if rank < W.shape[1] else rows  # the same spectrum
         moment += part.T @ part
     spectrum = linalg.eigvalsh(moment)
     scale = float(spectrum.mean())
