@@ -1,4 +1,4 @@
-"""Reading and writing: tables, profiles and allocations as CSV or Parquet, activations also as NumPy and safetensors files.
+"""Reading and writing: profiles and allocations as CSV or Parquet, activations also as NumPy and safetensors files.
 
 What is wrong with a file is said in one line that names the path, the row and the column. In a CSV file the header is
 row 1; in all others the first row of numbers is. Files are written beside their final place and moved there when
