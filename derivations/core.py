@@ -203,8 +203,8 @@ def vanish(expression: sp.Expr) -> sp.Expr:
     """Return 0 if ``expression`` can be rewritten to exactly 0, otherwise what is left of it."""
     rewritings: tuple[Callable[[sp.Expr], sp.Expr], ...] = (
         lambda e: e,
+        lambda e: sp.expand(sp.fraction(sp.together(e))[0]),  # enough for rational functions, and fast
         sp.expand,
-        lambda e: sp.expand(sp.fraction(sp.together(e))[0]),
         sp.simplify,
         lambda e: sp.simplify(sp.expand(sp.expand_log(sp.powdenest(e, force=False)))),
         lambda e: sp.radsimp(sp.simplify(e)),

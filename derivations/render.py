@@ -33,13 +33,19 @@ class _PositiveFirst:
 
 
 class _Latex(_PositiveFirst, LatexPrinter):
-    pass
+    def _print_Pow(self, expr: sp.Pow) -> str:
+        self._settings["root_notation"] = expr.exp.is_Rational  # √x, but x^(1/α)
+        return super()._print_Pow(expr)
 
 
 class _Pretty(_PositiveFirst, PrettyPrinter):
     def _print_Function(self, expr: sp.Function, **options: Any) -> Any:
         named = sp.Function("ℓ")(*expr.args) if expr.func.__name__ == "ell" else expr
         return super()._print_Function(named, **options)
+
+    def _print_Pow(self, expr: sp.Pow) -> Any:
+        self._settings["root_notation"] = expr.exp.is_Rational  # √x, but x^(1/α)
+        return super()._print_Pow(expr)
 
     def _print_Indexed(self, expr: sp.Indexed) -> Any:
         return self._print(sp.Symbol(f"{expr.base}_{''.join(map(str, expr.indices))}"))
@@ -111,7 +117,8 @@ def unicode_math(tex: str) -> str:
     out = re.sub(r"\\([A-Za-z]+)", _macro, out)
     out = re.sub(r"(?<![_^√])\{(\w+)\}", r"\1", out)
     out = re.sub(r"\^(?:\{([0-9+-]+)\}|([0-9]))", lambda f: (f[1] or f[2]).translate(_SUPERSCRIPT), out)
-    out = re.sub(r"([_^])\{(\w+)\}", r"\1\2", out)
+    out = re.sub(r"\^\{(\w)\}", r"^\1", re.sub(r"_\{(\w+)\}", r"_\1", out))
+    out = re.sub(r"\^\{([^{}]*)\}", r"^(\1)", out)
     out = re.sub(r"(√)\{(\w+)\}", r"\1\2", out)
     out = re.sub(r"√\{([^{}]*)\}", r"√(\1)", out)
     if "\\" in out:
