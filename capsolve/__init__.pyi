@@ -28,6 +28,8 @@ from .geometry.loss import embedding_loss_gradient as embedding_loss_gradient
 from .geometry.loss import sampled_loss as sampled_loss
 from .losses.quadratic import QuadraticLoss as QuadraticLoss
 from .losses.tabulated import TabulatedLoss as TabulatedLoss
+from .measurement import Measurement as Measurement
+from .measurement import measure as measure
 from .path import CapacityPath as CapacityPath
 from .path import capacity_path as capacity_path
 from .profile import Profile as Profile

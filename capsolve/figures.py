@@ -1,4 +1,4 @@
-"""Drawings: who gets how much capacity, and why.
+"""Drawings: who gets how much capacity, and why, and who has how much in an embedding that exists.
 
 Nothing here opens a window or touches the state of pyplot: figures are plain `matplotlib.figure.Figure`
 objects. Functions that draw one panel take ``ax`` and return it, so that they fit into figures and styles of
@@ -15,7 +15,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ from capsolve.losses.quadratic import QuadraticLoss
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    from capsolve.measurement import Comparison, Measurement
 
 FORMATS = (".pdf", ".png", ".svg")
 """What `save` can write."""
@@ -42,6 +45,9 @@ NAMED = 32  # up to so many features are labelled one by one
 LINEAR = 2000  # up to so many ranks are spaced evenly; more are spaced by their logarithm
 CROWD = 200  # above so many, dots become a picture and the mean capacity of neighbours is drawn too
 BOTTOM = 0.9  # of the kurtosis axis: 1 must not touch the frame
+
+# what random directions would have, above all else
+DASHED: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": (0, (4, 2)), "zorder": 6}
 
 
 def allocation(allocation: Allocation, *, names: Sequence[str] | None = None) -> Figure:
@@ -200,6 +206,62 @@ def phases(allocation: Allocation, *, names: Sequence[str] | None = None, ax: Ax
     return ax
 
 
+def measurement(measurement: Measurement) -> Figure:
+    """Draw what `capsolve.measure` found on a page of its own.
+
+    The histogram of the capacities and the capacities in order, coloured by phase, and the spectrum of M = WᵀW, which
+    is flat for a tight frame. Dashed is what as many random directions would have: D/(n + D − 1) each, and the
+    Marchenko–Pastur spectrum. With activations also the measured capacities against the optimal ones.
+
+    Parameters
+    ----------
+    measurement : Measurement
+        Of any number of features and dimensions.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        With three axes, or four with activations.
+
+    Examples
+    --------
+    >>> import capsolve
+    >>> from capsolve import figures
+    >>> W = capsolve.solve([2, 1, 1, 1], kurtosis=9.0, dimensions=2).embedding()
+    >>> figure = figures.measurement(capsolve.measure(W))
+    >>> [ax.get_ylabel() for ax in figure.axes]
+    ['features', 'capacity $C$', 'eigenvalue / mean']
+    >>> figures.save(figure, "measurement.pdf")  # doctest: +SKIP
+    """
+    from matplotlib import style  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    given = measurement.comparison
+    with style.context(STYLE):
+        figure = Figure(figsize=(7.0, 5.0))
+        axes = figure.subplot_mosaic("hh;se" if given is None else "hc;se")
+        _histogram(axes["h"], measurement)
+        _in_order(axes["s"], measurement)
+        _spectrum(axes["e"], measurement)
+        if given is not None:
+            _comparison(axes["c"], given)
+        figure.legend(
+            handles=[*_phase_handles(measurement), _line("random directions", **DASHED)],
+            loc="outside lower left",
+            ncols=4,
+        )
+        n, D = measurement.features, measurement.dimensions
+        figure.suptitle(
+            f"{n:,} feature{'s' * (n != 1)} in {D:,} dimension{'s' * (D != 1)}: total capacity "
+            f"{_number(measurement.total)}, efficiency {measurement.efficiency:.3f} "
+            f"({measurement.random / D:.3f} for random directions)",
+            x=0.01,
+            ha="left",
+            fontsize="medium",
+        )
+    return figure
+
+
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as PDF, PNG or SVG, by the suffix of ``path``: the whole file or nothing.
 
@@ -328,21 +390,122 @@ def _features_axis(ax: Axes, features: _Features) -> None:
 
 
 def _legend(ax: Axes, allocation: Allocation) -> None:
-    """Put the legend between the axes and the title, with markers of a size that can be seen."""
+    """Put the legend between the axes and the title."""
+    handles = [*_phase_handles(allocation), *ax.lines]
+    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.03), ncols=4)
+
+
+def _phase_handles(counted: Allocation | Measurement) -> list[Line2D]:
+    """Return entries for a legend, with markers of a size that can be seen."""
+    counts = {phase: counted.counts()[phase.name.lower()] for phase in reversed(Phase)}
+    return [
+        _line(f"{phase.name.lower()} ({count:,})", linestyle="none", marker=MARKERS[phase], color=COLOURS[phase])
+        for phase, count in counts.items()
+    ]
+
+
+def _line(label: str, **look: Any) -> Line2D:
     from matplotlib.lines import Line2D  # noqa: PLC0415
 
-    handles = [
-        Line2D(
-            [],
-            [],
-            linestyle="none",
-            marker=MARKERS[phase],
+    return Line2D([], [], label=label, **look)
+
+
+def _histogram(ax: Axes, measured: Measurement) -> None:
+    null = measured.random / measured.features
+    largest = float(measured.capacity.max())
+    top = 1.0 if largest >= 1.0 - measured.tolerance else 1.05 * max(largest, null)
+    order = tuple(reversed(Phase))
+    ax.hist(
+        [measured.capacity[measured.phase == phase] for phase in order],
+        bins=60,
+        range=(0.0, top),
+        stacked=True,
+        color=[COLOURS[phase] for phase in order],
+    )
+    ax.axvline(null, **DASHED)
+    if measured.features > CROWD:
+        ax.set_yscale("log")
+        ax.set_ylim(bottom=0.7)
+    ax.set_xlim(0.0, top)
+    ax.set_xlabel("capacity $C$")
+    ax.set_ylabel("features")
+
+
+def _in_order(ax: Axes, measured: Measurement) -> None:
+    features = _Features(np.argsort(-measured.capacity, kind="stable"), "features, most capacity first", None)
+    sample = features.sample(1000)
+    for phase in Phase:
+        rank = sample[measured.phase[features.order[sample]] == phase]  # in this order a phase is an interval
+        ax.plot(
+            rank + 1,
+            measured.capacity[features.order[rank]],
             color=COLOURS[phase],
-            label=f"{phase.name.lower()} ({allocation.counts()[phase.name.lower()]:,})",
+            linewidth=2.0,
+            marker=MARKERS[phase] if features.rank.size <= NAMED or rank.size == 1 else None,
+            markersize=4.0,
+            solid_capstyle="butt",
+            clip_on=False,
+            label=phase.name.lower(),
         )
-        for phase in reversed(Phase)
-    ]
-    ax.legend(handles=[*handles, *ax.lines], loc="lower left", bbox_to_anchor=(0.0, 1.03), ncols=4)
+    ax.axhline(measured.random / measured.features, **DASHED)
+    ax.set_ylim(bottom=0.0)
+    ax.set_ylabel("capacity $C$")
+    _features_axis(ax, features)
+
+
+def _spectrum(ax: Axes, measured: Measurement) -> None:
+    D = measured.dimensions
+    rank = np.arange(1, D + 1)
+    value = measured.spectrum / (measured.spectrum.mean() or 1.0)
+    ax.plot(rank, value, color="0.6", linewidth=2.4, marker="o" if D <= NAMED else None, markersize=4.0)
+    null = _marchenko_pastur(measured.features, D)
+    ax.plot(rank[: null.size], null, **DASHED)
+    positive = value[: measured.rank]
+    if positive.size and positive[0] > 30.0 * positive[-1]:
+        ax.set_yscale("log")
+        ax.set_ylim(0.5 * float(positive[-1]), 2.0 * float(positive[0]))  # the rest is rounding
+    else:
+        ax.set_ylim(bottom=0.0)
+    ax.set_xlim(0.5, D + 0.5)
+    ax.set_xlabel("eigenvalues of $W^T W$, largest first")
+    ax.set_ylabel("eigenvalue / mean")
+
+
+def _marchenko_pastur(features: int, dimensions: int) -> FloatArray:
+    """Return the nonzero eigenvalues of M over their mean, largest first, for many random directions.
+
+    Quantiles of the density √((b − x)(x − a)) / x on [a, b] = (1 ± √(D/n))², by the substitution that makes x a cosine.
+    """
+    ratio = dimensions / features
+    count = min(features, dimensions)
+    angle = np.linspace(0.0, np.pi, 4001)
+    x = 1.0 + ratio + 2.0 * math.sqrt(ratio) * np.cos(angle)
+    weight = np.sin(angle) ** 2 / np.maximum(x, np.finfo(float).tiny)
+    below = np.concatenate([[0.0], np.cumsum(weight[1:] + weight[:-1])])
+    return np.interp((np.arange(count) + 0.5) / count, below / below[-1], x)
+
+
+def _comparison(ax: Axes, given: Comparison) -> None:
+    best = given.allocation.capacity
+    top = 1.05 * max(float(best.max()), float(given.capacity.max()))
+    n = best.size
+    ax.plot([0.0, top], [0.0, top], color="black", linewidth=0.6, linestyle=(0, (1, 2)))
+    ax.scatter(
+        best,
+        given.capacity,
+        s=float(np.clip(2000.0 / n, 1.0, 16.0)),
+        color=[COLOURS[Phase(p)] for p in given.allocation.phase.tolist()],
+        alpha=1.0 if n <= CROWD else 0.4,
+        linewidths=0.0,
+        rasterized=n > CROWD,
+        clip_on=False,
+        zorder=3,
+    )
+    ax.set_xlim(0.0, top)
+    ax.set_ylim(0.0, top)
+    ax.set_xlabel("optimal capacity")
+    ax.set_ylabel(r"measured capacity, of $\sigma_i w_i$")
+    ax.set_title(f"at least {given.left:.1%} left on the table", loc="left")
 
 
 def _headline(allocation: Allocation) -> str:

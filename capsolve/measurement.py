@@ -1,0 +1,468 @@
+"""Measure an embedding that exists: what share of the dimensions each feature has, and what it would have at best."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from capsolve._checks import FloatArray, scalar
+from capsolve.allocation import Allocation, Phase, solve
+from capsolve.files import read_activations
+from capsolve.geometry.blocks import Block, blocks
+from capsolve.geometry.capacities import random_capacity
+from capsolve.geometry.second_moment import SecondMoment
+from capsolve.profile import Profile
+from capsolve.weights import Axis, Weights, from_array, open_weights
+
+# Unit roundoff of the stored numbers, and the least that orthogonality is tested to.
+_ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+_ORTHOGONAL = 1e-5
+
+_BLOCKS_WORK = 2**31  # n·D² up to which blocks are sought: a second or two
+_WIDE = 2**14  # dimensions beyond which, with fewer features than those, the orientation must be wrong
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """A measured embedding beside the optimum for the features' own importance and kurtosis.
+
+    The theory is about inputs of unit variance. A feature of standard deviation σ_i that is written along w_i is one of
+    unit variance along σ_i w_i, so it is these rows whose capacities compete (Scherlis et al., arXiv 2210.01892).
+
+    Attributes
+    ----------
+    profile : Profile
+        Importance v_i and kurtosis κ_i: measured from activations, v_i = σ_i².
+    capacity : (n,) array
+        The capacities of the rows σ_i w_i.
+    squared_norm : (n,) array
+        |σ_i w_i|².
+    allocation : Allocation
+        The optimum for the same profile in the same number of dimensions.
+    """
+
+    profile: Profile
+    capacity: FloatArray
+    squared_norm: FloatArray
+    allocation: Allocation
+
+    @cached_property
+    def loss(self) -> float:
+        """Σ f_i(C_i): no embedding with these capacities has a smaller loss in the quadratic model.
+
+        Each feature's part is taken at the length of its row that is best for its capacity. There need not be an
+        embedding that has all of them at once, so what is left on the table is at least ``loss − allocation.loss``.
+        """
+        return float(np.sum(self.allocation.model.feature_loss(self.capacity)))
+
+    @cached_property
+    def embedding_loss(self) -> float:
+        """The loss of the embedding itself, times the one factor that makes it smallest.
+
+        With m_i = |σ_i w_i|² the interference of feature i with all others is m_i² (1/C_i − 1), so the loss at s W is
+        Σ (κ_i − 1)(v_i − s² m_i)² + 2 s⁴ m_i² (1/C_i − 1), a parabola in s².
+        """
+        v, k = self.profile.importance, self.profile.kurtosis
+        represented = self.capacity > 0.0
+        unit = max(float(np.max(self.squared_norm)), np.finfo(float).tiny)
+        m = self.squared_norm / unit
+        spread = np.where(represented, 1.0 / np.where(represented, self.capacity, 1.0) - 1.0, 0.0)
+        slope = float(np.sum((k - 1.0) * v * m))
+        curve = float(np.sum(m**2 * (k - 1.0 + 2.0 * spread)))
+        square = slope / curve if curve > 0.0 else 0.0
+        return float(np.sum((k - 1.0) * (v - square * m) ** 2 + 2.0 * (square * m) ** 2 * spread))
+
+    @cached_property
+    def worst(self) -> float:
+        """The loss of representing nothing, Σ v_i² (κ_i − 1)."""
+        return float(np.sum(self.allocation.model.feature_loss(np.zeros(self.capacity.size))))
+
+    @property
+    def left(self) -> float:
+        """The share of what the optimum saves that these capacities cannot save, 0 … 1: what is left on the table."""
+        return self._share(self.loss)
+
+    @property
+    def embedding_left(self) -> float:
+        """The same for the embedding itself, times its best factor; at least `left`."""
+        return self._share(self.embedding_loss)
+
+    @cached_property
+    def correlation(self) -> float:
+        """Pearson's correlation of measured and allocated capacities; NaN if either are all equal."""
+        if np.ptp(self.capacity) == 0.0 or np.ptp(self.allocation.capacity) == 0.0:
+            return float("nan")
+        return float(np.corrcoef(self.capacity, self.allocation.capacity)[0, 1])
+
+    def _share(self, loss: float) -> float:
+        best = self.allocation.loss
+        return min(max((loss - best) / (self.worst - best), 0.0), 1.0) if self.worst > best else 0.0
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Measurement:
+    """What `measure` found: the capacities of an embedding W, shape (n, D), and the spectrum of M = WᵀW.
+
+    Attributes
+    ----------
+    weights : Weights
+        Where W came from: path, key, stored type, and which axis counts the features and why.
+    capacity : (n,) array
+        C_i, in dimensions.
+    squared_norm : (n,) array
+        |w_i|².
+    spectrum : (D,) array
+        The eigenvalues of M, largest first. An efficient embedding has one value τ per block, repeated as many times as
+        the block has dimensions; a tight frame has only one value.
+    tolerance : float
+        How far from 1 and from nothing a capacity may be to count as such, see `phase`.
+    blocks : tuple of Block or None
+        The orthogonal blocks, where n·D² ≤ 2³¹, at the accuracy of the stored numbers (`capsolve.blocks`); None beyond.
+    names : tuple of str or None
+        The features' names, where the activations have any.
+    comparison : Comparison or None
+        The optimum beside it, where activations were given.
+    """
+
+    weights: Weights
+    capacity: FloatArray
+    squared_norm: FloatArray
+    spectrum: FloatArray
+    tolerance: float
+    blocks: tuple[Block, ...] | None = None
+    names: tuple[str, ...] | None = None
+    comparison: Comparison | None = None
+
+    @property
+    def features(self) -> int:
+        """The number of features, n."""
+        return self.weights.shape[0]
+
+    @property
+    def dimensions(self) -> int:
+        """The number of dimensions, D."""
+        return self.weights.shape[1]
+
+    @cached_property
+    def total(self) -> float:
+        """Σ C_i, at most the rank of W."""
+        return float(np.sum(self.capacity))
+
+    @property
+    def efficiency(self) -> float:
+        """Σ C_i / D."""
+        return self.total / self.dimensions
+
+    @property
+    def random(self) -> float:
+        """Σ C_i of as many random directions, nD/(n + D − 1): the null."""
+        return random_capacity(self.features, self.dimensions)
+
+    @cached_property
+    def rank(self) -> int:
+        """The number of eigenvalues of M above D·eps times the largest.
+
+        eps is that of the products: 2⁻⁵² if W is stored as float64, else 2⁻²³. It is W's singular values that are
+        compared with the root of this, about 1e-2 for float32 and D = 1,000.
+        """
+        eps = np.finfo(np.float64 if self.weights.dtype == "float64" else np.float32).eps
+        return int(np.count_nonzero(self.spectrum > self.dimensions * eps * self.spectrum[0]))
+
+    @cached_property
+    def effective_dimensions(self) -> float:
+        """(Σ λ)² / Σ λ² over the eigenvalues of M: D for a tight frame, 1 if all rows are parallel."""
+        relative = self.spectrum / (self.spectrum[0] or 1.0)
+        squares = float(np.sum(relative**2))
+        return float(np.sum(relative)) ** 2 / squares if squares else 0.0
+
+    @cached_property
+    def phase(self) -> npt.NDArray[np.int8]:
+        """The `Phase` of every feature as small integers, shape (n,).
+
+        Monosemantic where C ≥ 1 − tolerance. Ignored where C ≤ tolerance · D/(n + D − 1), that share of what a random
+        direction has; zero rows among them. Polysemantic in between.
+        """
+        phase = np.full(self.features, Phase.POLYSEMANTIC, dtype=np.int8)
+        phase[self.capacity <= self.tolerance * self.random / self.features] = Phase.IGNORED
+        phase[self.capacity >= 1.0 - self.tolerance] = Phase.MONOSEMANTIC
+        return phase
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of features in each phase."""
+        found = np.bincount(self.phase, minlength=len(Phase))
+        return {phase.name.lower(): int(found[phase]) for phase in Phase}
+
+    def extremes(self, count: int = 5) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Return the indices of the least and of the most monosemantic features, the extreme ones first."""
+        order = np.argsort(self.capacity, kind="stable")
+        return order[:count], order[::-1][:count]
+
+    def label(self, feature: int) -> str:
+        """Return what to call a feature: its name, or its index."""
+        return self.names[feature] if self.names is not None else str(feature)
+
+    def summary(self) -> str:
+        """Return a table for people."""
+        n, D, counts = self.features, self.dimensions, self.counts()
+        stored = f"stored as {self.weights.dtype}, features are {self.weights.features}: {self.weights.reason}"
+        lines = [f"{self.weights.name}: {n} features in {D} dimensions", f"({stored})", ""]
+        lines.append(f"{'phase':<14}{'features':>10}{'capacity':>12}{'share':>9}")
+        for phase in reversed(Phase):
+            taken = float(self.capacity[self.phase == phase].sum())
+            share = taken / self.total if self.total else 0.0
+            lines.append(f"{phase.name.lower():<14}{counts[phase.name.lower()]:>10}{taken:>12.6g}{share:>9.1%}")
+        few = self.tolerance * self.random / n
+        lines += [
+            f"monosemantic: C >= {1 - self.tolerance:g}; ignored: C <= {few:.3g}",
+            "",
+            f"total capacity       {self.total:.6g} of {D}: efficiency {self.efficiency:.4f}",
+            f"random directions    {self.random:.6g} of {D}: efficiency {self.random / D:.4f}",
+            f"rank                 {self.rank}, {self.effective_dimensions:.6g} effective dimensions",
+            "",
+            *self._histogram(),
+            "",
+            *self._spectrum(),
+            *self._blocks(),
+            "",
+        ]
+        for title, which in zip(("least", "most"), self.extremes(), strict=True):
+            listed = ", ".join(f"{self.label(int(i))} ({self.capacity[i]:.4g})" for i in which)
+            lines.append(f"{title} monosemantic: {listed}")
+        return "\n".join(lines + self._comparison())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the measurement as columns of equal length, ready for a CSV or Parquet file or a data frame.
+
+        Columns: name (if there are any), feature (the index), capacity, phase, squared_norm. With activations also
+        importance, kurtosis, active_capacity (of the rows σ_i w_i), allocated (the optimal capacity), loss and
+        allocated_loss (each feature's part at the two).
+        """
+        columns: dict[str, Any] = {} if self.names is None else {"name": list(self.names)}
+        columns["feature"] = np.arange(self.features)
+        columns["capacity"] = self.capacity
+        columns["phase"] = [Phase(p).name.lower() for p in self.phase.tolist()]
+        columns["squared_norm"] = self.squared_norm
+        if self.comparison is not None:
+            given, best = self.comparison, self.comparison.allocation
+            columns |= {
+                "importance": given.profile.importance,
+                "kurtosis": given.profile.kurtosis,
+                "active_capacity": given.capacity,
+                "allocated": best.capacity,
+                "loss": best.model.feature_loss(given.capacity),
+                "allocated_loss": best.model.feature_loss(best.capacity),
+            }
+        return columns
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {name}" for name, count in reversed(self.counts().items()))
+        problem = f"{self.features} features in {self.dimensions} dimensions"
+        return f"Measurement({problem}: {counts}; total={self.total:.6g}, efficiency={self.efficiency:.4g})"
+
+    def _histogram(self) -> list[str]:
+        count, edges = np.histogram(self.capacity, bins=10, range=(0.0, float(self.capacity.max()) or 1.0))
+        lines = [f"{'capacity':<22}features"]
+        for number, low, high in zip(count.tolist(), edges[:-1], edges[1:], strict=True):
+            bar = "#" * round(40 * number / max(count))
+            lines.append(f"{f'{low:.3g} - {high:.3g}':<20}{number:>10}  {bar}".rstrip())
+        return lines
+
+    def _spectrum(self) -> list[str]:
+        mean = float(self.spectrum.mean())
+        low, middle, high = np.quantile(self.spectrum, [0.0, 0.5, 1.0]) / (mean or 1.0)
+        return [
+            f"spectrum of M = WᵀW  mean {mean:.4g}; smallest {low:.4g}, median {middle:.4g}, largest {high:.4g} of that"
+        ]
+
+    def _blocks(self) -> list[str]:
+        if self.blocks is None:
+            return ["orthogonal blocks    not sought: n·D² > 2³¹"]
+        found = Counter(block.name for block in self.blocks)
+        listed = ", ".join(f"{count} {name}" for name, count in found.most_common())
+        return [f"orthogonal blocks    {listed or 'none'}"]
+
+    def _comparison(self) -> list[str]:
+        if self.comparison is None:
+            return []
+        given, best = self.comparison, self.comparison.allocation
+        optimal = best.counts()
+        return [
+            "",
+            f"{'with the activations':<34}{'measured':>12}{'optimal':>12}",
+            f"{'total capacity':<34}{float(given.capacity.sum()):>12.6g}{float(best.capacity.sum()):>12.6g}",
+            f"{'monosemantic':<34}{self._monosemantic(given.capacity):>12}{optimal['monosemantic']:>12}",
+            f"{'loss at these capacities, at least':<34}{given.loss:>12.6g}{best.loss:>12.6g}",
+            f"{'loss of the embedding, best scale':<34}{given.embedding_loss:>12.6g}",
+            f"correlation of capacities {given.correlation:.4f}; the optimum is {best.status.value}",
+            f"left on the table: at least {given.left:.1%} of the loss that the optimum saves",
+        ]
+
+    def _monosemantic(self, capacity: FloatArray) -> int:
+        return int(np.count_nonzero(capacity >= 1.0 - self.tolerance))
+
+
+def measure(
+    source: Any,
+    *,
+    key: str | None = None,
+    features: str | None = None,
+    activations: Any = None,
+    tolerance: float = 0.01,
+    progress: bool = False,
+) -> Measurement:
+    """Measure the capacities of an embedding, in a file of any size or in memory.
+
+    The file is read twice, in blocks: once for M = WᵀW and once for C_i = |w_i|⁴ / (w_iᵀ M w_i). With activations both
+    passes are made again, for the rows σ_i w_i.
+
+    Parameters
+    ----------
+    source : path or array_like
+        A .safetensors, .npz, .npy, .pt or .pth file, a folder that has one, or a matrix in memory.
+    key : str, optional
+        Which matrix of the file; by default its decoder. See `capsolve.weights.open_weights`.
+    features : {"rows", "columns"}, optional
+        What stands for a feature. By default known from cfg.json, the usual layouts or the biases beside the matrix;
+        else the longer axis is taken, and ``measurement.weights.guessed`` says so. Rows, for a matrix in memory.
+    activations : path, array_like or Profile, optional
+        Samples of the features, one column for each, or a file of these (see `capsolve.read_activations`): the optimum
+        for their importance and kurtosis is put beside what was measured. A profile without moments stands for
+        inputs of unit variance.
+    tolerance : float
+        In (0, 0.5]: how near to 1, or to nothing, a capacity counts as such. See `Measurement.phase`.
+    progress : bool
+        Show a progress bar on standard error.
+
+    Returns
+    -------
+    Measurement
+
+    Raises
+    ------
+    ValueError
+        If the matrix cannot be found or read, its entries are not finite, its orientation contradicts cfg.json, or the
+        activations are not of as many features.
+    OSError
+        If a file is missing or unreadable.
+    ImportError
+        If an optional library is missing; it names the extra to install.
+
+    Notes
+    -----
+    O(nD²) time, and memory for O(D²) numbers, a block of rows and the n answers. Numbers of 16 and 32 bits are
+    multiplied in float32: see `capsolve.capacities` for what that costs.
+
+    Examples
+    --------
+    >>> import capsolve
+    >>> W = capsolve.solve([2, 1, 1, 1, 1, 1], kurtosis=9.0, dimensions=3).embedding()
+    >>> found = measure(W)
+    >>> found
+    Measurement(6 features in 3 dimensions: 1 monosemantic, 5 polysemantic, 0 ignored; total=3, efficiency=1)
+    >>> [block.name for block in found.blocks]
+    ['monosemantic', 'large block']
+    """
+    tolerance = scalar("tolerance", tolerance, low=0.0, high=0.5)
+    if tolerance == 0.0:
+        raise ValueError("tolerance must be > 0: measured capacities are never exactly 1")
+    if isinstance(source, str | os.PathLike):
+        weights = open_weights(Path(source), key=key, features=features)
+    elif key is not None:
+        raise ValueError(f"a key is for files, got {key!r}")
+    else:
+        weights = from_array(source, features)
+    n, D = weights.shape
+    if n < D > _WIDE:
+        other = "columns" if weights.features == "rows" else "rows"
+        raise ValueError(f"{weights.name}: {n} features in {D} dimensions is no embedding; are the features {other}?")
+    profile = None if activations is None else _profile(activations, n, progress)
+    passes = 2 if profile is None else 4
+    with _bar(passes * n, progress) as bar:
+        capacity, squared_norm, spectrum = _stream(weights, None, bar)
+        comparison = None
+        if profile is not None:
+            moments = profile.moments
+            deviation = np.ones(n) if moments is None else np.sqrt(moments.variance)
+            active, square, _ = _stream(weights, deviation, bar)
+            comparison = Comparison(profile, active, square, solve(profile.importance, profile.kurtosis, D))
+    found = None
+    if n * D * D <= _BLOCKS_WORK:
+        accuracy = max(_ORTHOGONAL, 4 * _ROUNDOFF.get(weights.dtype, 0.0))
+        found = blocks(np.concatenate(list(weights.blocks())), tolerance=accuracy)
+    names = None if profile is None else profile.names
+    return Measurement(weights, capacity, squared_norm, spectrum, tolerance, found, names, comparison)
+
+
+class _Moment(SecondMoment):
+    """The second moment M with its spectrum."""
+
+    def spectrum(self) -> FloatArray:
+        """Return the eigenvalues of M, largest first."""
+        peak = float(self._scale.max())
+        unit = (self._scale / (peak or 1.0)).astype(np.float64)
+        eigenvalues = np.linalg.eigvalsh(self._moment * np.outer(unit, unit))[::-1]
+        with np.errstate(over="ignore"):
+            return np.maximum(eigenvalues, 0.0) * peak * peak
+
+
+def _stream(weights: Weights, factor: FloatArray | None, bar: Any) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the capacities, squared lengths and spectrum of the rows, each times its factor."""
+    moment = _Moment()
+    for block in _blocks(weights, factor):
+        moment.add(block)
+        bar.update(len(block))
+    capacity, square = [], []
+    for block in _blocks(weights, factor):
+        capacity.append(np.asarray(moment.capacities(block), dtype=np.float64))
+        square.append(np.einsum("ij,ij->i", block, block, dtype=np.float64))
+        bar.update(len(block))
+    arrays = np.concatenate(capacity), np.concatenate(square), moment.spectrum()
+    for array in arrays:
+        array.setflags(write=False)
+    return arrays
+
+
+def _blocks(weights: Weights, factor: FloatArray | None) -> Iterator[npt.NDArray[Any]]:
+    start = 0
+    for block in weights.blocks():
+        yield block if factor is None else block * factor[start : start + len(block), None].astype(block.dtype)
+        start += len(block)
+
+
+def _profile(activations: Any, features: int, progress: bool) -> Profile:
+    """Return the profile of the activations of that many features."""
+    if isinstance(activations, Profile):
+        profile, where = activations, "activations"
+    else:
+        data, names, where = activations, None, "activations"
+        if isinstance(activations, str | os.PathLike):
+            opened = read_activations(activations)
+            data, names, where = opened.data, opened.names, str(activations)
+        width = getattr(data, "shape", (0, features))[-1] if names is None else len(names)
+        if width != features:
+            raise _mismatch(where, width, features)
+        profile = Profile.from_activations(data, names=names, progress=progress)
+    if len(profile) != features:
+        raise _mismatch(where, len(profile), features)
+    return profile
+
+
+def _mismatch(where: str, width: int, features: int) -> ValueError:
+    return ValueError(f"{where}: must have one column per feature: {features} features, got {width} columns")
+
+
+def _bar(total: int, show: bool) -> Any:
+    from tqdm import tqdm  # noqa: PLC0415
+
+    return tqdm(total=total, unit=" features", unit_scale=True, disable=not show)
+
+
+__all__ = ["Axis", "Comparison", "Measurement", "measure"]
