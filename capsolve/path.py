@@ -80,9 +80,9 @@ def capacity_path(
     >>> import capsolve
     >>> path = capsolve.capacity_path([2.0, 1.0, 1.0], 9.0, dimensions=[0.5, 1.0, 2.0])
     >>> path.loss.round(3)
-    array([19.524, 10.   ,  2.909])
-    >>> path.capacity(1)
-    array([0.6, 0.2, 0.2])
+    array([21.926, 12.444,  3.2  ])
+    >>> path.capacity(1).round(3)
+    array([0.667, 0.167, 0.167])
 
     References
     ----------
