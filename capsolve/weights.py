@@ -228,7 +228,7 @@ def _orientation(path: Path, key: str, stored: Mapping[str, _Stored], asked: Axi
     if said is not None:
         return said, what, False
     if what:
-        raise ValueError(f"{path}: the shape is {list(shape)}, but {what}; say which axis counts the features")
+        raise ValueError(f"{path}: the shape is {list(shape)}, but {what}; say whether features are rows or columns")
     layout = DECODERS.get(key)
     if layout is not None:
         return layout, f"the layout of {key}", False
@@ -237,7 +237,7 @@ def _orientation(path: Path, key: str, stored: Mapping[str, _Stored], asked: Axi
     if rows != columns and bias in {(rows,), (columns,)}:
         return "rows" if bias == (columns,) else "columns", f"b_dec has {bias[0]} entries, one per dimension", False
     if rows == columns:
-        raise ValueError(f"{path}: the shape is {list(shape)}; say which axis counts the features")
+        raise ValueError(f"{path}: the shape is {list(shape)}; say whether features are rows or columns")
     return "rows" if rows > columns else "columns", "the longer axis", True
 
 
@@ -355,7 +355,7 @@ def _open_torch(path: Path) -> dict[str, _Stored]:
 
     def load() -> dict[str, Any]:
         try:
-            with _readable(path, RuntimeError, EOFError):
+            with _readable(path, RuntimeError, EOFError, OSError):
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except pickle.UnpicklingError:
             raise ValueError(
