@@ -88,9 +88,10 @@ def blocks(W: Any, *, tolerance: float = 1e-5) -> tuple[Block, ...]:
 
     Notes
     -----
-    Adding noise of length up to ε · max |w| to every row moves |w_i · w_j| / max(|w_i|, |w_j|) by less than
-    2(1 + ε) ε max |w|. So blocks that are exactly orthogonal stay apart while 2(1 + ε) ε < tolerance, and stay whole
-    while their links and their pivots' residuals exceed t by as much.
+    Noise of length ε · max |w| in every row moves a vanishing |w_i · w_j| / max(|w_i|, |w_j|) to at most
+    (2 + ε/tolerance) ε max |w|. So blocks that are exactly orthogonal stay apart while ε ≤ 0.4 · tolerance (if that is
+    at most 0.1), and stay whole while their links exceed t by as much. Where rows are nearly parallel, and one leaves
+    the span of the others by a length r, noise counts as one more dimension once ε · max |w|² / r exceeds t.
 
     O(nD²) time in matrix products, O(D²) memory beside W.
 

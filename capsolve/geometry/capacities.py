@@ -50,8 +50,9 @@ def capacities(W: Any, *, feature_axis: int = -2) -> Any:
         |δC_i| / C_i  ≤  2 (n + 2D) u · Σ_j (|ŵ_i|·|w_j|)² / Σ_j (ŵ_i·w_j)²
 
     where |w| holds the absolute values of w's entries. Rounding errors are far from their worst case: for
-    65,536 × 2,304 Gaussian entries in float32 the largest relative error is 2e-6. A feature much shorter than those it
-    is orthogonal to keeps its digits if their entries are zero where its own are not, and loses them otherwise.
+    65,536 × 2,304 Gaussian entries in float32 the largest relative error is below 1e-6. A feature much shorter than
+    those it is orthogonal to keeps its digits if their entries are zero where its own are not, and loses them
+    otherwise.
 
     Examples
     --------

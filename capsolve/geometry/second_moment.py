@@ -119,19 +119,15 @@ class SecondMoment:
         return xp.concat([unit * (total - own) * unit for own, total, unit in parts], axis=-1)
 
     def _parts(self, rows: Any) -> tuple[Any, list[tuple[Any, Any, Any]]]:
-        """Return, per block, (own, total, unit): |w|⁴ and wᵀMw in units of each row's own, and √ of |w|²'s unit."""
+        """Return, per block, (own, total, unit): |w|⁴ and wᵀMw in one unit, and √ of that unit over |w|²."""
         if self._scale is None:
             raise ValueError("add the rows of W before asking for their capacities")
         xp, rows = floating("W", rows)
-        # Column scales are balanced around 1 so that products with them stay in range.
-        low = xp.min(xp.where(self._scale > 0, self._scale, xp.max(self._scale, axis=-1, keepdims=True)), axis=-1)
-        centre = _or_one(xp, xp.sqrt(low) * xp.sqrt(xp.max(self._scale, axis=-1)))[..., None]
-        scale = self._scale / centre
         moment = xp.astype(self._moment, rows.dtype)
-        return xp, [_measure(xp, block, scale, moment, centre) for block in row_blocks(rows, _MEASURE)]
+        return xp, [_measure(xp, block, self._scale, moment) for block in row_blocks(rows, _MEASURE)]
 
 
-def _measure(xp: Any, rows: Any, scale: Any, moment: Any, centre: Any) -> tuple[Any, Any, Any]:
+def _measure(xp: Any, rows: Any, scale: Any, moment: Any) -> tuple[Any, Any, Any]:
     peak = xp.max(xp.abs(rows), axis=-1)
     require_finite("W", xp, peak)
     unit = rows / _or_one(xp, peak)[..., None]
@@ -141,10 +137,9 @@ def _measure(xp: Any, rows: Any, scale: Any, moment: Any, centre: Any) -> tuple[
     reach = xp.maximum(reach, -xp.min(direction, axis=-1))
     direction = direction / _or_one(xp, reach)[..., None]
     total = xp.vecdot(direction @ moment, direction, axis=-1)
-    ratio = peak / centre / _or_one(xp, reach)
-    own = (ratio * square) ** 2
+    own = (peak / _or_one(xp, reach) * square) ** 2
     # A row is part of M, so own <= total but for rounding.
-    return own, xp.maximum(total, own), reach * centre / xp.sqrt(_or_one(xp, square))
+    return own, xp.maximum(total, own), reach / xp.sqrt(_or_one(xp, square))
 
 
 def _or_one(xp: Any, array: Any) -> Any:

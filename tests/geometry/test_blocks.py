@@ -65,7 +65,7 @@ def structured(rng):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**32), st.sampled_from([1e-12, 1e-8, 1e-6, 3e-5]))
+@given(st.integers(0, 2**32), st.sampled_from([1e-12, 1e-8, 1e-6, 4e-5]))
 def test_noise_does_not_change_the_blocks(seed, level):
     rng = np.random.default_rng(seed)
     W, expected = structured(rng)
@@ -227,6 +227,25 @@ def test_weak_links_count_when_above_the_tolerance():
     assert groups(blocks(W, tolerance=5e-4)) == {(0, 1)}
     assert groups(blocks(W, tolerance=2e-3)) == {(0,), (1,)}
     assert groups(blocks(W, tolerance=2e-2)) == {(0,)}
+
+
+def test_the_rank_of_rows_that_are_nearly_parallel(monkeypatch):
+    monkeypatch.setattr("capsolve.geometry.blocks._ROWS", 1)
+    rng = np.random.default_rng(0)
+    Q = haar(rng, 20)
+    chain = np.tril(np.full((8, 8), 1e-6))
+    chain[:, 0] = 2.0  # each row goes 1e-6 further than the last, in a new direction
+    W = np.concatenate([chain, rng.uniform(-0.5, 0.5, (20, 8))]) @ Q[:8]
+    (block,) = blocks(W, tolerance=1e-8)
+    assert block.dimension == 8
+
+
+def test_a_shape_that_is_nearly_regular_has_no_name():
+    for turn, name in ((0.0, "hexagon"), (np.pi / 60, "large block")):  # two triangles
+        angle = np.concatenate([np.arange(3) * 2 * np.pi / 3, np.arange(3) * 2 * np.pi / 3 + turn])
+        (block,) = blocks(np.column_stack([np.cos(angle), np.sin(angle)]))
+        assert block.name == name
+        assert block.residual < 1e-14
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 1.0, -1.0, np.nan])

@@ -182,6 +182,14 @@ def test_lengths_at_both_ends_of_the_range(dtype):
     np.testing.assert_allclose(capacities(np.array([[small, 0], [0, small]])), [1, 1])
 
 
+def test_capacity_stays_in_its_range_where_rounding_drowns_a_row():
+    rng = np.random.default_rng(0)
+    Q = np.linalg.qr(rng.standard_normal((200, 6, 6)))[0]
+    C = capacities(np.logspace(0, -12, 6)[:, None] * Q)
+    assert ((C >= 0) & (C <= 1)).all()
+    np.testing.assert_allclose(C[:, 0], 1, rtol=1e-12)
+
+
 def test_batches():
     W = np.random.default_rng(0).standard_normal((2, 3, 7, 4))
     for function in (capacities, leverages, interference):
