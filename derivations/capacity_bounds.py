@@ -41,18 +41,18 @@ def derive() -> Derivation:
         title="How much capacity there is",
         statement=(
             "For an embedding $W$ with rows $w_i$ in $D$ dimensions, $G = W W^T$ and $M = W^T W$: every capacity "
-            "$C_i = |w_i|^4 / \\sum_j (w_i \\cdot w_j)^2$ lies between 0 and 1 and is at most the leverage score "
-            "$w_i^T M^+ w_i$, so that $\\sum_i C_i \\le \\operatorname{rank} W \\le D$. Equality holds exactly when "
+            r"$C_i = |w_i|^4 / \sum_j (w_i \cdot w_j)^2$ lies between 0 and 1 and is at most the leverage score "
+            r"$w_i^T M^+ w_i$, so that $\sum_i C_i \le \mathrm{rank} W \le D$. Equality holds exactly when "
             "every row is an eigenvector of $M$ (and the rank is $D$): the rows then fall into mutually orthogonal "
             "blocks, each a tight frame of its own subspace."
         ),
         assumptions=(
-            "$w_i \\ne 0$; a row of zeros has capacity 0 by convention, and leverage score 0.",
+            r"$w_i \ne 0$; a row of zeros has capacity 0 by convention, and leverage score 0.",
             "$M^+$ is the pseudoinverse of $M$.",
         ),
         source=(
-            "arXiv 2210.01892 v4: equation 1 (capacity), Theorem 2 and its proof, Appendix E (correlation), "
-            "Appendix G (leverage scores), Figure 6 (examples)"
+            "arXiv 2210.01892 v4: equation 1 (capacity), Theorem 2 and its proof, Appendix E (correlation), Appendix "
+            "G (leverage scores), Figure 6 (examples)"
         ),
     )
     m = sp.Symbol("m", positive=True)
@@ -61,7 +61,7 @@ def derive() -> Derivation:
 
     # ---- between 0 and 1
     d.define(
-        "With $m = |w_i|^2$ and $q = \\sum_{j \\ne i} (w_i \\cdot w_j)^2$, a sum of squares, the capacity is",
+        r"With $m = |w_i|^2$ and $q = \sum_{j \ne i} (w_i \cdot w_j)^2$, a sum of squares, the capacity is",
         Ci(q),
         m**2 / (m**2 + q),
     )
@@ -79,7 +79,7 @@ def derive() -> Derivation:
     concrete = {W[x, y]: w[x, y] for x in range(3) for y in range(2)}
     d.result(
         "CAPACITY",
-        "The $n \\times n$ matrix $G$ is not needed, as $\\sum_j (w_i \\cdot w_j)^2 = w_i^T (\\sum_j w_j w_j^T) w_i = "
+        r"The $n \times n$ matrix $G$ is not needed, as $\sum_j (w_i \cdot w_j)^2 = w_i^T (\sum_j w_j w_j^T) w_i = "
         "w_i^T M w_i$. The first of three rows in two dimensions:",
         CAPACITY.subs({n: 3, D: 2, i: 0}).doit().subs(concrete),
         (w[0, :] * w[0, :].T)[0, 0] ** 2 / sp.expand((w[0, :] * second * w[0, :].T)[0, 0]),
@@ -88,15 +88,15 @@ def derive() -> Derivation:
 
     # ---- Cauchy–Schwarz
     d.remark(
-        "In an orthonormal basis of eigenvectors, $M = \\operatorname{diag}(\\mu_1, \\ldots, \\mu_r)$ on its range, "
-        "which contains every row. Let $p_k$ be the square of the $k$-th coordinate of a row. Then $|w|^2 = \\sum p_k$, "
-        "$w^T M w = \\sum \\mu_k p_k$ and $w^T M^+ w = \\sum p_k/\\mu_k$."
+        r"In an orthonormal basis of eigenvectors, $M = \mathrm{diag}(\mu_1, \ldots, \mu_r)$ on its range, "
+        r"which contains every row. Let $p_k$ be the square of the $k$-th coordinate of a row. Then $|w|^2 = \sum "
+        r"p_k$, $w^T M w = \sum \mu_k p_k$ and $w^T M^+ w = \sum p_k/\mu_k$."
     )
     mu_k, mu_l, p_k, p_l = sp.symbols("mu_k mu_l p_k p_l", positive=True)
     term = sp.Function("h")
     d.define(
-        "The claim $C \\le \\ell$ says that $(\\sum_k \\mu_k p_k) (\\sum_l p_l/\\mu_l) - (\\sum_k p_k)^2$ is not "
-        "negative. As a double sum over $k$ and $l$ its terms are",
+        r"The claim $C \le \ell$ says that $(\sum_k \mu_k p_k) (\sum_l p_l/\mu_l) - (\sum_k p_k)^2$ is not negative. "
+        "As a double sum over $k$ and $l$ its terms are",
         term(mu_k, mu_l),
         (mu_k / mu_l - 1) * p_k * p_l,
     )
@@ -106,29 +106,25 @@ def derive() -> Derivation:
         term(mu_k, mu_l) + term(mu_l, mu_k),
         p_k * p_l * (mu_k - mu_l) ** 2 / (mu_k * mu_l),
     )
-    for rank in (2, 3, 4):
+    for rank in (2, 3):
         mu, p = family("mu", rank, positive=True), family("p", rank, positive=True)
-        pairs = [(x, y) for x in range(rank) for y in range(x)]
-        lagrange = sum(p[x] * p[y] * (mu[x] - mu[y]) ** 2 / (mu[x] * mu[y]) for x, y in pairs)
-        gap = sum(x * y for x, y in zip(mu, p, strict=True)) * sum(x / y for x, y in zip(p, mu, strict=True))
         d.equal(
-            f"Written out (Lagrange's identity) for rank {rank}:"
-            if rank < 4
-            else "(and for rank 4, with the right-hand side written as a sum over pairs):",
-            gap - sum(p) ** 2,
-            lagrange,
+            f"Written out (Lagrange's identity) for rank {rank}:",
+            sum(x * y for x, y in zip(mu, p, strict=True)) * sum(x / y for x, y in zip(p, mu, strict=True))
+            - sum(p) ** 2,
+            sum(p[x] * p[y] * (mu[x] - mu[y]) ** 2 / (mu[x] * mu[y]) for x in range(rank) for y in range(x)),
         )
     d.positive("A pair never contributes less than 0,", p_k * p_l * (mu_k - mu_l) ** 2 / (mu_k * mu_l), strict=False)
     d.remark(
-        "so $C_i \\le \\ell_i$, with equality exactly when no two coordinates with different eigenvalues are both "
+        r"so $C_i \le \ell_i$, with equality exactly when no two coordinates with different eigenvalues are both "
         "nonzero: when $w_i$ is an eigenvector of $M$."
     )
 
     # ---- the sum
     p = family("p", 4, positive=True)
     d.equal(
-        "The leverage scores sum to the rank. In the basis of eigenvectors $\\mu_k = M_{kk} = \\sum_i p_{ik}$, so a "
-        "coordinate contributes $\\sum_i p_{ik}/\\mu_k$; with four rows",
+        r"The leverage scores sum to the rank. In the basis of eigenvectors $\mu_k = M_{kk} = \sum_i p_{ik}$, so a "
+        r"coordinate contributes $\sum_i p_{ik}/\mu_k$; with four rows",
         sp.Add(*(x / sum(p) for x in p), evaluate=False),
         1,
     )
@@ -141,7 +137,7 @@ def derive() -> Derivation:
         sum(leverage(w, x) for x in range(3)),
         shown=sp.Sum(ell(_i), (_i, 1, 3)),
     )
-    d.equal("with $\\ell_i = w_i^T M^{-1} w_i$ indeed gives", scores, 2)
+    d.equal(r"with $\ell_i = w_i^T M^{-1} w_i$ indeed gives", scores, 2)
     column, direction = sp.Matrix(family("a", 3, real=True)), sp.Matrix(family("b", 2, positive=True))
     column[0] = sp.Symbol("a_1", positive=True)  # so that the row is not zero
     single = column * direction.T
@@ -164,23 +160,23 @@ def derive() -> Derivation:
     # ---- efficient embeddings
     tau_i, p_1, p_2 = sp.symbols("tau_i p_1 p_2", positive=True)
     d.equal(
-        "The block form. Let every row be an eigenvector, $M w_i = \\tau_i w_i$, as equality demands. The capacity is "
-        "then the squared norm in units of the eigenvalue (two coordinates with squares $p_1, p_2$):",
+        r"The block form. Let every row be an eigenvector, $M w_i = \tau_i w_i$, as equality demands. The capacity "
+        "is then the squared norm in units of the eigenvalue (two coordinates with squares $p_1, p_2$):",
         (p_1 + p_2) ** 2 / (tau_i * p_1 + tau_i * p_2),
         (p_1 + p_2) / tau_i,
     )
     x, y = sp.Matrix(family("x", 3, real=True)), sp.Matrix(family("y", 3, real=True))
     symmetric = sp.Matrix(3, 3, lambda p, q: sp.Symbol(f"M_{min(p, q) + 1}{max(p, q) + 1}", real=True))
     d.holds(
-        "Rows of different eigenvalues are orthogonal, since $(M x) \\cdot y = x \\cdot (M y)$ for every symmetric "
-        "$M$ (three dimensions, symbolic), hence $(\\tau_i - \\tau_j) w_i \\cdot w_j = 0$.",
+        r"Rows of different eigenvalues are orthogonal, since $(M x) \cdot y = x \cdot (M y)$ for every symmetric "
+        r"$M$ (three dimensions, symbolic), hence $(\tau_i - \tau_j) w_i \cdot w_j = 0$.",
         sp.expand((symmetric * x).dot(y) - x.dot(symmetric * y)) == 0,
     )
     d.remark(
-        "So the rows with eigenvalue $\\tau_B$ form a block $B$ orthogonal to all others, and on the span of the block "
-        "$M$ is $W_B^T W_B = \\tau_B P_B$ with the projection $P_B$ onto it: a tight frame. Conversely rows of such "
-        "blocks are eigenvectors. The capacities of a block sum to $\\operatorname{tr}(\\tau_B P_B)/\\tau_B = d_B$, its "
-        "dimension."
+        r"So the rows with eigenvalue $\tau_B$ form a block $B$ orthogonal to all others, and on the span of the "
+        r"block $M$ is $W_B^T W_B = \tau_B P_B$ with the projection $P_B$ onto it: a tight frame. Conversely rows of "
+        r"such blocks are eigenvectors. The capacities of a block sum to $\mathrm{tr}(\tau_B P_B)/\tau_B = "
+        "d_B$, its dimension."
     )
     s_1, s_2 = sp.symbols("s_1 s_2", positive=True)
     half = sp.sqrt(3) / 2
@@ -219,7 +215,7 @@ def derive() -> Derivation:
     )
     close = sp.Matrix([[1, 0], [sp.cos(sp.pi / 6), sp.sin(sp.pi / 6)]])
     d.equal(
-        "Two vectors at 30°, which use 8/7 of 2 dimensions, because they are not eigenvectors:",
+        "Two vectors at 30 degrees, which use 8/7 of 2 dimensions, because they are not eigenvectors:",
         capacities(close.as_immutable()),
         sp.Matrix([[sp.Rational(4, 7), sp.Rational(4, 7)]]),
     )
@@ -231,8 +227,8 @@ def derive() -> Derivation:
     E, x_1, y_1 = sp.Function("E"), sp.Symbol("x_1"), sp.Symbol("y_1")
     shared, own = sp.symbols("V_xy V_yy", positive=True)
     d.define(
-        "Appendix E. The capacity is also the squared correlation of $x_i$ with $y_i = (W W^T x)_i$, for uncorrelated "
-        "inputs of unit variance. Three rows in two dimensions: the covariance",
+        "Appendix E. The capacity is also the squared correlation of $x_i$ with $y_i = (W W^T x)_i$, for "
+        "uncorrelated inputs of unit variance. Three rows in two dimensions: the covariance",
         shared,
         covariance,
         shown=E(x_1 * y_1),
@@ -243,8 +239,8 @@ def derive() -> Derivation:
     # ---- random directions
     theta, phi = sp.symbols("theta phi", real=True)
     d.equal(
-        "Random directions. The squared coordinates of a random unit vector sum to 1 and have the same mean, $1/D$; so "
-        "has $(w_i \\cdot w_j)^2$. On the circle",
+        "Random directions. The squared coordinates of a random unit vector sum to 1 and have the same mean, $1/D$; "
+        r"so has $(w_i \cdot w_j)^2$. On the circle",
         sp.Integral(sp.cos(phi) ** 2, (phi, 0, 2 * sp.pi)) / (2 * sp.pi),
         sp.Rational(1, 2),
     )

@@ -26,15 +26,15 @@ def derive() -> Derivation:
         name="capacity_loss",
         title="The loss as a function of capacity",
         statement=(
-            "At the best norm of its row, a feature of importance $v$ and kurtosis $\\kappa$ that holds capacity "
-            "$C$ costs $f(C) = v^2 (\\kappa-1) (1-C) / (1 + \\gamma C)$ with $\\gamma = (\\kappa-3)/2$. Its returns "
-            "diminish for $\\kappa > 3$, are constant for $\\kappa = 3$ and increase for $\\kappa < 3$."
+            r"At the best norm of its row, a feature of importance $v$ and kurtosis $\kappa$ that holds capacity $C$ "
+            r"costs $f(C) = v^2 (\kappa-1) (1-C) / (1 + \gamma C)$ with $\gamma = (\kappa-3)/2$. Its returns "
+            r"diminish for $\kappa > 3$, are constant for $\kappa = 3$ and increase for $\kappa < 3$."
         ),
         assumptions=(
-            "The loss with the bias at its optimum is $L = \\sum_i (\\kappa_i-1) (v_i-m_i)^2 + "
-            "2 \\sum_{i \\ne j} G_{ij}^2$, with $G = W W^T$ and $m_i = G_{ii} = |w_i|^2$ (`expected_loss`).",
-            "$C_i = m_i^2 / \\sum_j G_{ij}^2$ is the capacity of row $i$.",
-            "$\\kappa > 1$, $v > 0$ and $0 < C < 1$; the ends by continuity.",
+            r"The loss with the bias at its optimum is $L = \sum_i (\kappa_i-1) (v_i-m_i)^2 + 2 \sum_{i \ne j} "
+            "G_{ij}^2$, with $G = W W^T$ and $m_i = G_{ii} = |w_i|^2$ (`expected_loss`).",
+            r"$C_i = m_i^2 / \sum_j G_{ij}^2$ is the capacity of row $i$.",
+            r"$\kappa > 1$, $v > 0$ and $0 < C < 1$; the ends by continuity.",
         ),
         source="arXiv 2210.01892 v4, equations 13 and 14",
     )
@@ -42,13 +42,13 @@ def derive() -> Derivation:
     interference = sp.Symbol("q", positive=True)
 
     d.equal(
-        "Let $q = \\sum_{j \\ne i} G_{ij}^2$ be the interference that row $i$ suffers from all others, so that "
-        "$C = m^2/(m^2+q)$. The norm and the capacity determine it:",
+        r"Let $q = \sum_{j \ne i} G_{ij}^2$ be the interference that row $i$ suffers from all others, so that $C = "
+        "m^2/(m^2+q)$. The norm and the capacity determine it:",
         interference,
         m**2 * (1 / (m**2 / (m**2 + interference)) - 1),
     )
     d.define(
-        "As $\\sum_{i \\ne j} G_{ij}^2$ is the sum of the $q_i$, the loss is a sum over features. One of them, with "
+        r"As $\sum_{i \ne j} G_{ij}^2$ is the sum of the $q_i$, the loss is a sum over features. One of them, with "
         "$m$ and $C$ still free, contributes",
         ell(m, C),
         (kappa - 1) * (v - m) ** 2 + 2 * m**2 * (1 / C - 1),
@@ -66,7 +66,7 @@ def derive() -> Derivation:
     d.define("this point is", norm(C), SQUARED_NORM)
     d.equal("for there the derivative vanishes:", sp.Subs(sp.Derivative(ell(m, C), m), m, norm(C)), 0)
     d.equal(
-        "(The denominator, twice $1 + \\gamma C$, is positive: both terms on the right are.)",
+        r"(The denominator, twice $1 + \gamma C$, is positive: both terms on the right are.)",
         1 + gamma * C,
         (1 - C) + (kappa - 1) * C / 2,
     )
@@ -95,13 +95,13 @@ def derive() -> Derivation:
     )
     d.result("CURVATURE", "The curvature:", sp.Derivative(f(C), C, C), CURVATURE)
     d.positive(
-        "Its sign is the sign of $\\kappa - 3$: positive for $\\kappa > 3$ (share),",
+        r"Its sign is the sign of $\kappa - 3$: positive for $\kappa > 3$ (share),",
         sp.Derivative(f(C), C, C),
         {kappa: 3 + a, C: 1 / (1 + t)},
     )
-    d.equal("zero for $\\kappa = 3$ (indifferent),", sp.Limit(sp.Derivative(f(C), C, C), kappa, 3, "+-"), 0)
+    d.equal(r"zero for $\kappa = 3$ (indifferent),", sp.Limit(sp.Derivative(f(C), C, C), kappa, 3, "+-"), 0)
     d.positive(
-        "and negative for $1 < \\kappa < 3$ (all or nothing).",
+        r"and negative for $1 < \kappa < 3$ (all or nothing).",
         -sp.Derivative(f(C), C, C),
         {kappa: 1 + 2 / (1 + c), C: 1 / (1 + t)},
     )
@@ -113,17 +113,17 @@ def derive() -> Derivation:
     d.equal("one that has a dimension to itself costs nothing,", sp.Limit(f(C), C, 1, "-"), 0)
     d.equal("and is embedded at its importance.", sp.Limit(norm(C), C, 1, "-"), v)
     d.equal(
-        "The limits of the kurtosis. Dense binary inputs, $\\kappa \\to 1$: the square is a constant that the bias "
+        r"The limits of the kurtosis. Dense binary inputs, $\kappa \to 1$: the square is a constant that the bias "
         "learns, and short of a full dimension capacity makes no difference to the little that is left.",
         sp.Limit(f(C) / (kappa - 1), kappa, 1),
         v**2,
     )
     d.equal(
-        "Gaussian inputs, $\\kappa = 3$: the loss falls in a straight line.",
+        r"Gaussian inputs, $\kappa = 3$: the loss falls in a straight line.",
         sp.Limit(f(C), kappa, 3, "+-"),
         2 * v**2 * (1 - C),
     )
-    d.equal("Very sparse inputs, $\\kappa \\to \\infty$:", sp.Limit(f(C), kappa, sp.oo), 2 * v**2 * (1 / C - 1))
+    d.equal(r"Very sparse inputs, $\kappa \to \infty$:", sp.Limit(f(C), kappa, sp.oo), 2 * v**2 * (1 / C - 1))
     d.equal(
         "with a marginal value that no longer depends on the kurtosis,",
         sp.Limit(-sp.Derivative(f(C), C), kappa, sp.oo),

@@ -40,24 +40,24 @@ def derive() -> Derivation:
         name="concave",
         title="Kurtosis below 3",
         statement=(
-            "A feature with $1 < \\kappa < 3$ has a strictly concave loss. At an optimum at most one such feature is "
+            r"A feature with $1 < \kappa < 3$ has a strictly concave loss. At an optimum at most one such feature is "
             "fractional. The convex envelope of its loss is the chord, so that it takes everything below the price "
-            "$v^2 (\\kappa-1)$ and nothing above. If a concave feature is fractional next to convex ones, then "
-            "$\\sum_i v_i (\\kappa_i-1)/(\\kappa_i-3) \\le 0$ over all fractional features."
+            r"$v^2 (\kappa-1)$ and nothing above. If a concave feature is fractional next to convex ones, then "
+            r"$\sum_i v_i (\kappa_i-1)/(\kappa_i-3) \le 0$ over all fractional features."
         ),
         assumptions=(
-            "$f$ is the loss of a feature at capacity $C$ (`capacity_loss`); $\\sum_i C_i = D$, $0 \\le C_i \\le 1$.",
+            r"$f$ is the loss of a feature at capacity $C$ (`capacity_loss`); $\sum_i C_i = D$, $0 \le C_i \le 1$.",
         ),
         source=(
-            "arXiv 2210.01892 v4, equations 4 to 8 (increasing marginal value); Falk and Soland 1969 for "
-            "envelopes on boxes"
+            "arXiv 2210.01892 v4, equations 4 to 8 (increasing marginal value); Falk and Soland 1969 for envelopes "
+            "on boxes"
         ),
     )
     f, chord, best = sp.Function("f"), sp.Function("chord"), sp.Function("C_opt")
     below_three = {kappa: 1 + 2 / (1 + c)}
     inside = {C: 1 / (1 + t)}
     d.define("A feature costs", f(C), capacity_loss.FEATURE_LOSS)
-    d.positive("For $1 < \\kappa < 3$ this is strictly concave.", -sp.Derivative(f(C), C, C), {**below_three, **inside})
+    d.positive(r"For $1 < \kappa < 3$ this is strictly concave.", -sp.Derivative(f(C), C, C), {**below_three, **inside})
 
     # ---- at most one fractional
     shift = sp.Symbol("epsilon", real=True)
@@ -67,15 +67,15 @@ def derive() -> Derivation:
     move = sp.Function("Delta")
     loss = capacity_loss.FEATURE_LOSS
     d.define(
-        "At most one is fractional. Suppose two are, and move $\\epsilon$ of capacity from one to the other: the two then "
-        "cost",
+        r"At most one is fractional. Suppose two are, and move $\epsilon$ of capacity from one to the other: the two "
+        "then cost",
         move(shift),
         loss.subs({v: v_1, kappa: kappa_1, C: C_1 + shift}, simultaneous=True)
         + loss.subs({v: v_2, kappa: kappa_2, C: C_2 - shift}, simultaneous=True),
     )
     d.positive(
-        "This is strictly concave in $\\epsilon$ wherever the two capacities are. Over an interval it is least at an end, and "
-        "never at $\\epsilon = 0$ inside: not an optimum.",
+        r"This is strictly concave in $\epsilon$ wherever the two capacities are. Over an interval it is least at an "
+        r"end, and never at $\epsilon = 0$ inside: not an optimum.",
         -sp.Subs(sp.Derivative(move(shift), shift, shift), shift, 0),
         {
             C_1: 1 / (1 + t_1),
@@ -88,19 +88,21 @@ def derive() -> Derivation:
 
     # ---- second-order condition
     d.remark(
-        "One concave feature next to convex ones. Let $h_i$ be the curvatures of the fractional features, $h_0 < 0$ and the "
-        "others positive. An optimum needs $h_0 x_0^2 + \\sum_{i \\ge 1} h_i x_i^2 \\ge 0$ for all $x$ that sum to 0."
+        "One concave feature next to convex ones. Let $h_i$ be the curvatures of the fractional features, $h_0 < 0$ "
+        r"and the others positive. An optimum needs $h_0 x_0^2 + \sum_{i \ge 1} h_i x_i^2 \ge 0$ for all $x$ that "
+        "sum to 0."
     )
     h, x, X, R = sp.symbols("h x X R", positive=True)
     term = sp.Function("e")
     d.define(
-        "With $X = \\sum_{i \\ge 1} x_i = -x_0$ and $R = \\sum_{i \\ge 1} 1/h_i$ consider",
+        r"With $X = \sum_{i \ge 1} x_i = -x_0$ and $R = \sum_{i \ge 1} 1/h_i$ consider",
         term(x, h),
         h * (x - X / (h * R)) ** 2,
     )
     d.equal("Term by term", term(x, h), h * x**2 - 2 * X * x / R + X**2 / (R**2 * h))
     d.remark(
-        "and the sum over $i \\ge 1$ of the right-hand side is $\\sum h_i x_i^2 - 2 X^2/R + X^2/R$, whatever their number."
+        r"and the sum over $i \ge 1$ of the right-hand side is $\sum h_i x_i^2 - 2 X^2/R + X^2/R$, whatever their "
+        "number."
     )
     for count in (2, 3):
         hs, xs = family("h", count, positive=True), family("x", count, real=True)
@@ -112,15 +114,15 @@ def derive() -> Derivation:
         )
     h_0 = sp.Symbol("h_0", negative=True)
     d.equal(
-        "So $\\sum_{i \\ge 1} h_i x_i^2 \\ge X^2/R$ with equality at $x_i = X/(h_i R)$, and the condition is $h_0 + 1/R \\ge 0$. "
-        "In terms of the sum of all inverse curvatures, $R + 1/h_0$:",
+        r"So $\sum_{i \ge 1} h_i x_i^2 \ge X^2/R$ with equality at $x_i = X/(h_i R)$, and the condition is $h_0 + "
+        r"1/R \ge 0$. In terms of the sum of all inverse curvatures, $R + 1/h_0$:",
         h_0 + 1 / R,
         h_0 / R * (R + 1 / h_0),
     )
     d.remark("As $h_0/R$ is negative, that sum must not be positive.")
-    d.define("At the scale $\\tau$ a fractional feature, convex or not, holds", best(tau), equilibrium.CAPACITY)
+    d.define(r"At the scale $\tau$ a fractional feature, convex or not, holds", best(tau), equilibrium.CAPACITY)
     d.equal(
-        "as its marginal value is $2 \\tau^2$,",
+        r"as its marginal value is $2 \tau^2$,",
         -sp.Subs(sp.Derivative(f(C), C), C, best(tau)),
         2 * tau**2,
     )
@@ -131,8 +133,8 @@ def derive() -> Derivation:
         INVERSE_CURVATURE,
     )
     d.equal(
-        "The sum of these is, up to a positive factor, that of $v_i (\\kappa_i-1)/(\\kappa_i-3)$, the slope of the capacity in "
-        "$1/\\tau$. So where a concave feature is fractional, the price rises with the budget.",
+        r"The sum of these is, up to a positive factor, that of $v_i (\kappa_i-1)/(\kappa_i-3)$, the slope of the "
+        r"capacity in $1/\tau$. So where a concave feature is fractional, the price rises with the budget.",
         sp.Derivative(best(tau), tau),
         -4 * tau * INVERSE_CURVATURE,
     )
@@ -145,8 +147,8 @@ def derive() -> Derivation:
     d.result("GAP", "In between, the loss exceeds it by", f(C) - chord(*interval), GAP)
     third = sp.Symbol("r", positive=True)
     d.positive(
-        "a positive number for $1 < \\kappa < 3$ and $p < C < q < 1$ (here $p$, $C-p$, $q-C$ and $1-q$ are in the proportions "
-        "$a : b : t : r$).",
+        r"a positive number for $1 < \kappa < 3$ and $p < C < q < 1$ (here $p$, $C-p$, $q-C$ and $1-q$ are in the "
+        "proportions $a : b : t : r$).",
         GAP,
         {
             C: (a + b) / (a + b + t + third),
@@ -156,8 +158,9 @@ def derive() -> Derivation:
         },
     )
     d.remark(
-        "So the chord lies below the loss. And no convex function below the loss exceeds the chord: at the ends it is at "
-        "most $f(p)$ and $f(q)$, and in between at most the chord of its own values there. The chord is the envelope."
+        "So the chord lies below the loss. And no convex function below the loss exceeds the chord: at the ends it "
+        "is at most $f(p)$ and $f(q)$, and in between at most the chord of its own values there. The chord is the "
+        "envelope."
     )
     d.result(
         "CHORD",
@@ -175,7 +178,7 @@ def derive() -> Derivation:
     )
     d.remark(
         "Replacing every concave loss by its chord gives a convex problem whose minimum is a lower bound. Where its "
-        "solution is fractional in a concave feature, splitting that feature's interval there raises the bound on both "
-        "parts."
+        "solution is fractional in a concave feature, splitting that feature's interval there raises the bound on "
+        "both parts."
     )
     return d

@@ -7,6 +7,7 @@ raises `DerivationError`, so a derivation that was built is a derivation that wa
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -28,7 +29,8 @@ class Item:
 
     kind: Kind
     text: str
-    formula: sp.Basic | None = None  # what is displayed
+    formula: tuple[Any, ...] = ()  # the members of what is displayed, a = b = c or a > 0
+    sign: str = "="  # between them: =, >, >= or !=
     check: str = ""  # how it was decided; empty for definitions and remarks, which claim nothing
     residuals: tuple[sp.Expr, ...] = ()  # the differences that were shown to be zero, definitions unfolded
     name: str = ""  # results: the name under which the module exports
@@ -66,7 +68,7 @@ class Derivation:
             self._unfold.append(lambda e, f=head.func, body=body: e.replace(f, body))
         else:
             self._unfold.append(lambda e, s=head, value=value: e.xreplace({s: value}))
-        self.items.append(Item("definition", text, sp.Eq(head, value if shown is None else shown, evaluate=False)))
+        self.items.append(Item("definition", text, (head, value if shown is None else shown)))
 
     # ------------------------------------------------------------------ what is checked
 
@@ -100,18 +102,13 @@ class Derivation:
         if where:
             with_ = ", ".join(f"${sp.latex(s)} = {sp.latex(sp.sympify(e))}$" for s, e in where.items())
             how = f"with {with_}: {how}"
-        self.items.append(Item("step", text, sp.Rel(expression, 0, sign, evaluate=False), how))
+        self.items.append(Item("step", text, (expression, sp.S.Zero), sign, how))
 
-    def holds(self, text: str, condition: Any, shown: sp.Basic | None = None) -> None:
-        """Claim a condition that SymPy, or exact counting, decides to be true."""
-        value = self.unfold(condition) if isinstance(condition, sp.Basic) else condition
-        value = value.doit() if isinstance(value, sp.Basic) else value
-        value = sp.simplify(value) if isinstance(value, sp.Basic) else value
-        if not (value is True or value == sp.true):
-            raise self._failure(text, f"decided as {value}, not as true")
-        if shown is None and isinstance(condition, sp.Basic) and condition != sp.true:
-            shown = condition
-        self.items.append(Item("step", text, shown, "decided"))
+    def holds(self, text: str, condition: bool) -> None:
+        """Claim a condition that exact counting or exact arithmetic has decided."""
+        if condition is not True:
+            raise self._failure(text, f"decided as {condition}")
+        self.items.append(Item("step", text, check="decided"))
 
     def differ(self, text: str, left: Any, right: Any, at: Mapping[sp.Basic, Any]) -> None:
         """Claim that two expressions are *not* equal, with an exact witness ``at``."""
@@ -121,7 +118,7 @@ class Derivation:
             raise self._failure(text, f"the difference at the witness is {gap}")
         witness = ", ".join(f"${sp.latex(s)} = {sp.latex(sp.sympify(e))}$" for s, e in at.items())
         check = f"at {witness} the difference is ${sp.latex(gap)}$"
-        self.items.append(Item("step", text, sp.Ne(left, right, evaluate=False), check))
+        self.items.append(Item("step", text, (left, right), "!=", check))
 
     # ------------------------------------------------------------------ what a reader asks
 
@@ -152,81 +149,50 @@ class Derivation:
         members = [sp.ImmutableMatrix(e) if isinstance(e, sp.MatrixBase) else sp.sympify(e) for e in chain]
         if len(members) < 2:
             raise TypeError("an equation needs two sides")
-        if any(left == right for left, right in zip(members, members[1:], strict=False)):
+        if any(left == right for left, right in itertools.pairwise(members)):
             raise self._failure(text, "both sides are the same expression, which says nothing")
         residuals: list[sp.Expr] = []
         unfolded = [self.unfold(member).doit() for member in members]
-        for left, right in zip(unfolded, unfolded[1:], strict=False):
+        for left, right in itertools.pairwise(unfolded):
             for difference in _entries(left - right):
                 rest = vanish(difference)
                 if rest != 0:
                     raise self._failure(text, f"left − right does not vanish but is {rest}")
                 residuals.append(difference)
-        formula: sp.Basic = members[-1]
-        for member in reversed(members[:-1]):
-            formula = sp.Eq(member, formula, evaluate=False)
-        if len(members) > 2:
-            formula = Chain(*members)
-        self.items.append(Item(kind, text, formula, ZERO, tuple(residuals), name, value))
+        self.items.append(Item(kind, text, tuple(members), "=", ZERO, tuple(residuals), name, value))
 
     def _sign(self, value: sp.Expr, *, strict: bool) -> str:
         known = value.is_positive if strict else value.is_nonnegative
         if known:
             return "a product or sum of terms of known sign"
-        numerator, denominator = sp.fraction(sp.cancel(sp.together(value)))
-        if strict or numerator != 0:
-            for part, is_strict in ((numerator, strict), (denominator, True)):
-                if not _one_sign(part, strict=is_strict):
-                    return ""
-        return "every coefficient is positive"
+        parts = sp.fraction(sp.cancel(sp.together(value)))
+        if _one_sign(parts[0], strict=strict) and _one_sign(parts[1], strict=True):
+            return "every coefficient is positive"
+        return ""
 
     def _failure(self, text: str, why: str) -> DerivationError:
         return DerivationError(f"{self.name}, step {len(self.steps) + 1} ({text}): {why}")
 
 
-class Chain(sp.Basic):
-    """Several expressions shown as a = b = c."""
-
-    def _latex(self, printer: Any) -> str:
-        return " = ".join(printer.doprint(member) for member in self.args)
-
-    def _pretty(self, printer: Any) -> Any:
-        from sympy.printing.pretty.stringpict import prettyForm
-
-        parts: list[Any] = []
-        for member in self.args:
-            parts += [prettyForm(" = "), printer._print(member)] if parts else [printer._print(member)]
-        return prettyForm(*parts[0].right(*parts[1:]))
-
-
 def vanish(expression: sp.Expr) -> sp.Expr:
     """Return 0 if ``expression`` can be rewritten to exactly 0, otherwise what is left of it."""
-    rewritings: tuple[Callable[[sp.Expr], sp.Expr], ...] = (
-        lambda e: e,
-        lambda e: sp.expand(sp.fraction(sp.together(e))[0]),  # enough for rational functions, and fast
-        sp.expand,
-        sp.simplify,
-        lambda e: sp.simplify(sp.expand(sp.expand_log(sp.powdenest(e, force=False)))),
-        lambda e: sp.radsimp(sp.simplify(e)),
-    )
-    rest = expression
-    for rewrite in rewritings:
-        rest = rewrite(expression)
-        if rest == 0:
-            return sp.S.Zero
-    return rest
+    if expression == 0 or sp.expand(sp.fraction(sp.together(expression))[0]) == 0:  # all rational functions, and fast
+        return sp.S.Zero
+    return sp.simplify(expression)
 
 
 def _entries(difference: Any) -> list[sp.Expr]:
     return list(difference) if isinstance(difference, sp.MatrixBase) else [difference]
 
 
-def _one_sign(polynomial: sp.Expr, *, strict: bool) -> bool:
+def _one_sign(part: sp.Expr, *, strict: bool) -> bool:
     """Whether all coefficients are positive, in generators that are known to be positive (or nonnegative)."""
-    if polynomial.is_positive:
-        return True
-    if not polynomial.free_symbols:
-        return bool(polynomial.is_nonnegative) and not strict
-    poly = sp.Poly(polynomial)
-    good = all(g.is_positive if strict else g.is_nonnegative for g in poly.gens)
-    return good and all(c.is_positive for c in poly.coeffs())
+    known = part.is_positive if strict else part.is_nonnegative
+    if known is not None:
+        return bool(known)
+    try:
+        poly = sp.Poly(part)
+    except sp.PolynomialError:
+        return False
+    signs = [g.is_positive if strict else g.is_nonnegative for g in poly.gens]
+    return all(signs) and all(c.is_positive for c in poly.coeffs())

@@ -33,20 +33,19 @@ def derive() -> Derivation:
         name="equilibrium",
         title="The optimal allocation",
         statement=(
-            "The loss $\\sum_i f_i(C_i)$ under $\\sum_i C_i \\le D$, $0 \\le C_i \\le 1$ is least when all features "
-            "respond to one scale $\\tau$: feature $i$ is ignored for $v_i (\\kappa_i-1)/2 \\le \\tau$, monosemantic "
-            "for $v_i \\ge \\tau$, and in between holds the capacity "
-            "$C_i = (v_i(\\kappa_i-1) - 2\\tau) / (\\tau(\\kappa_i-3))$, which is linear in $1/\\tau$. One more "
-            "dimension saves $\\lambda = 2\\tau^2$."
+            r"The loss $\sum_i f_i(C_i)$ under $\sum_i C_i \le D$, $0 \le C_i \le 1$ is least when all features "
+            r"respond to one scale $\tau$: feature $i$ is ignored for $v_i (\kappa_i-1)/2 \le \tau$, monosemantic "
+            r"for $v_i \ge \tau$, and in between holds the capacity $C_i = (v_i(\kappa_i-1) - 2\tau) / "
+            r"(\tau(\kappa_i-3))$, which is linear in $1/\tau$. One more dimension saves $\lambda = 2\tau^2$."
         ),
         assumptions=(
             "$f$ is the loss of a feature at capacity $C$ (`capacity_loss`).",
-            "$\\kappa_i > 3$; $\\kappa_i = 3$ as the limit. (For $\\kappa_i < 3$ see `concave`.)",
+            r"$\kappa_i > 3$; $\kappa_i = 3$ as the limit. (For $\kappa_i < 3$ see `concave`.)",
             "There are more features of positive importance than dimensions. (Otherwise every feature can have a "
-            "dimension, the loss is 0, and nothing can be saved: $\\tau = 0$.)",
+            r"dimension, the loss is 0, and nothing can be saved: $\tau = 0$.)",
         ),
         source=(
-            "arXiv 2210.01892 v4, equations 15 to 18, where our $\\tau$ is called $\\lambda$; equations 4 to 8 for "
+            r"arXiv 2210.01892 v4, equations 15 to 18, where our $\tau$ is called $\lambda$; equations 4 to 8 for "
             "the price as a multiplier"
         ),
     )
@@ -55,11 +54,11 @@ def derive() -> Derivation:
     inside = {C: 1 / (1 + t)}
 
     d.define("A feature costs", f(C), capacity_loss.FEATURE_LOSS)
-    d.define("and, when it pays the price $2 \\tau^2$ for its capacity,", ell(C), f(C) + 2 * tau**2 * C)
+    d.define(r"and, when it pays the price $2 \tau^2$ for its capacity,", ell(C), f(C) + 2 * tau**2 * C)
     d.remark(
-        "If $C^*$ minimises this for every feature and $\\sum_i C_i^* = D$, it minimises the loss under the budget: "
-        "for any other allocation $\\sum f_i(C_i) \\ge \\sum f_i(C_i^*) + 2\\tau^2 (\\sum C_i^* - \\sum C_i) \\ge "
-        "\\sum f_i(C_i^*)$. No more than this is needed; in particular no convexity."
+        r"If $C^*$ minimises this for every feature and $\sum_i C_i^* = D$, it minimises the loss under the budget: "
+        r"for any other allocation $\sum f_i(C_i) \ge \sum f_i(C_i^*) + 2\tau^2 (\sum C_i^* - \sum C_i) \ge \sum "
+        "f_i(C_i^*)$. No more than this is needed; in particular no convexity."
     )
     d.define("In between the thresholds we claim", best(tau), CAPACITY)
     d.result(
@@ -76,7 +75,7 @@ def derive() -> Derivation:
     )
     d.result(
         "IGNORED_FROM",
-        "This capacity vanishes at $\\tau = v(\\kappa-1)/2$,",
+        r"This capacity vanishes at $\tau = v(\kappa-1)/2$,",
         best(IGNORED_FROM),
         0,
         value=IGNORED_FROM,
@@ -88,22 +87,22 @@ def derive() -> Derivation:
     )
     d.result(
         "MONOSEMANTIC_UP_TO",
-        "It reaches a full dimension at $\\tau = v$,",
+        r"It reaches a full dimension at $\tau = v$,",
         best(MONOSEMANTIC_UP_TO),
         1,
         value=MONOSEMANTIC_UP_TO,
     )
     d.positive(
-        "and for smaller $\\tau$ a full dimension is best, whatever the kurtosis.",
+        r"and for smaller $\tau$ a full dimension is best, whatever the kurtosis.",
         ell(C) - ell(1),
         {v: tau + b, **above_three, **inside},
     )
     between = {tau: v + v * (kappa - 3) / 2 / (1 + t), **above_three}
-    d.positive("Between the two, $v < \\tau < v(\\kappa-1)/2$, the capacity is positive", best(tau), between)
+    d.positive(r"Between the two, $v < \tau < v(\kappa-1)/2$, the capacity is positive", best(tau), between)
     d.positive("and less than 1.", 1 - best(tau), between)
     d.result(
         "OPTIMAL_NORM",
-        "The squared norm of its row is $\\tau$ times that,",
+        r"The squared norm of its row is $\tau$ times that,",
         capacity_loss.SQUARED_NORM.subs(C, best(tau)),
         tau * best(tau),
         OPTIMAL_NORM,
@@ -116,18 +115,18 @@ def derive() -> Derivation:
         OPTIMAL_LOSS,
     )
 
-    d.equal("In $u = 1/\\tau$ the capacity is a straight line,", sp.Derivative(best(1 / u), u, u), 0)
+    d.equal(r"In $u = 1/\tau$ the capacity is a straight line,", sp.Derivative(best(1 / u), u, u), 0)
     d.equal("of slope", sp.Derivative(best(1 / u), u), v * (kappa - 1) / (kappa - 3))
     d.positive(
-        "It falls strictly with $\\tau$. The clipped capacities are continuous, so exactly one $\\tau$ spends the "
+        r"It falls strictly with $\tau$. The clipped capacities are continuous, so exactly one $\tau$ spends the "
         "budget as long as someone is polysemantic.",
         -sp.Derivative(best(tau), tau),
         above_three,
     )
 
     d.equal(
-        "What the budget is worth. As $\\tau$ moves, the loss of a polysemantic feature changes by $-2\\tau^2$ times the "
-        "change of its capacity; the other features do not change at all.",
+        r"What the budget is worth. As $\tau$ moves, the loss of a polysemantic feature changes by $-2\tau^2$ times "
+        "the change of its capacity; the other features do not change at all.",
         sp.Derivative(f(best(tau)), tau) + 2 * tau**2 * sp.Derivative(best(tau), tau),
         0,
     )
@@ -135,7 +134,7 @@ def derive() -> Derivation:
     importances, kurtoses = family("v", 2, positive=True), family("kappa", 2, positive=True)
     pair = [{v: vi, kappa: ki} for vi, ki in zip(importances, kurtoses, strict=True)]
     optimal_loss = f(best(tau))
-    d.remark("So the sum over features has $dL = -2\\tau^2 dD$, however many there are.")
+    d.remark(r"So the sum over features has $dL = -2\tau^2 dD$, however many there are.")
     d.define(
         "Two features of different importance and kurtosis, for example: their capacities",
         dimensions(tau),
@@ -154,12 +153,12 @@ def derive() -> Derivation:
         PRICE,
     )
     d.equal(
-        "Limits. For $\\kappa = 3$ the thresholds meet: the feature is all or nothing at $\\tau = v$.",
+        r"Limits. For $\kappa = 3$ the thresholds meet: the feature is all or nothing at $\tau = v$.",
         sp.Subs(IGNORED_FROM, kappa, 3),
         MONOSEMANTIC_UP_TO,
     )
     d.equal(
-        "For $\\kappa \\to \\infty$ nobody is ignored, and capacity goes in proportion to importance.",
+        r"For $\kappa \to \infty$ nobody is ignored, and capacity goes in proportion to importance.",
         sp.Limit(best(tau), kappa, sp.oo),
         v / tau,
     )

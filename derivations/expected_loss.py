@@ -76,13 +76,12 @@ def derive() -> Derivation:
         name="expected_loss",
         title="The expected loss of an embedding",
         statement=(
-            "With targets $y = \\sum_i v_i x_i^2$, outputs $\\hat y = \\sum_k (\\sum_i W_{ik} x_i)^2 + c$ and "
-            "$A = W W^T - \\operatorname{diag}(v)$, the expected squared error at the best bias is "
-            "$\\sum_i (\\kappa_i-1) A_{ii}^2 + 2 \\sum_{i \\ne j} A_{ij}^2$. Without a bias, "
-            "$(\\sum_i A_{ii})^2$ is added."
+            r"With targets $y = \sum_i v_i x_i^2$, outputs $\hat y = \sum_k (\sum_i W_{ik} x_i)^2 + c$ and $A = W "
+            r"W^T - \mathrm{diag}(v)$, the expected squared error at the best bias is $\sum_i (\kappa_i-1) "
+            r"A_{ii}^2 + 2 \sum_{i \ne j} A_{ij}^2$. Without a bias, $(\sum_i A_{ii})^2$ is added."
         ),
         assumptions=(
-            "The inputs $x_i$ are independent with mean 0, variance 1 and kurtosis $\\kappa_i = E x_i^4$, which may "
+            r"The inputs $x_i$ are independent with mean 0, variance 1 and kurtosis $\kappa_i = E x_i^4$, which may "
             "differ.",
             "Nothing is assumed about the third moments: they are carried along and drop out.",
         ),
@@ -94,24 +93,24 @@ def derive() -> Derivation:
     S, loss = sp.Symbol("S", real=True), sp.Function("L")
 
     d.remark(
-        "The error is $\\hat y - y = x^T A x + c$. Its mean square needs the first and the second moment of the "
-        "quadratic form $x^T A x = \\sum_{ij} A_{ij} x_i x_j$."
+        r"The error is $\hat y - y = x^T A x + c$. Its mean square needs the first and the second moment of the "
+        r"quadratic form $x^T A x = \sum_{ij} A_{ij} x_i x_j$."
     )
 
     # ---- how indices can coincide
     pairs = list(_partitions(2))
     d.holds(
-        "First moment: two indices are either equal or different, and different ones have the expectation "
-        "$E x_i E x_j = 0$. Of the 2 partitions of the positions 1 survives, so $E x^T A x = \\sum_i A_{ii}$.",
+        "First moment: two indices are either equal or different, and different ones have the expectation $E x_i E "
+        r"x_j = 0$. Of the 2 partitions of the positions 1 survives, so $E x^T A x = \sum_i A_{ii}$.",
         [blocks for blocks, survives in pairs if survives] == [[[0, 1]]] and len(pairs) == 2,
     )
     partitions = list(_partitions(4))
     by_blocks = {b: sum(len(blocks) == b for blocks, _ in partitions) for b in range(1, 5)}
     d.equal(
         "Second moment: four indices $i, j, k, l$ coincide in one of 15 ways, the set partitions of the four "
-        "positions; with $b$ different values there are $n (n-1) \\cdot \\ldots \\cdot (n-b+1)$ assignments. "
-        f"There are {by_blocks[1]}, {by_blocks[2]}, {by_blocks[3]}, {by_blocks[4]} partitions with 1, 2, 3, 4 "
-        "blocks, and for every $n$ they count every quadruple once:",
+        r"positions; with $b$ different values there are $n (n-1) \cdot \ldots \cdot (n-b+1)$ assignments. There "
+        f"are {by_blocks[1]}, {by_blocks[2]}, {by_blocks[3]}, {by_blocks[4]} partitions with 1, 2, 3, 4 blocks, and "
+        "for every $n$ they count every quadruple once:",
         n**4,
         sp.expand_func(sum(by_blocks[b] * sp.ff(n, b) for b in range(1, 5))),
     )
@@ -131,9 +130,9 @@ def derive() -> Derivation:
     d.define("the squares on the diagonal", P, sp.Sum(A[i, i] ** 2, _I))
     d.define("and the squares of all entries:", F, sp.Sum(A[i, j] ** 2, _I, _J))
     d.define(
-        "A sum over different indices is the full double sum without its diagonal: $T^2 - P$ for "
-        "$\\sum_{i \\ne j} A_{ii} A_{jj}$, and $F - P$ for $\\sum_{i \\ne j} A_{ij}^2$ twice. Together, the second "
-        "moment of $x^T A x$ is",
+        r"A sum over different indices is the full double sum without its diagonal: $T^2 - P$ for $\sum_{i \ne j} "
+        r"A_{ii} A_{jj}$, and $F - P$ for $\sum_{i \ne j} A_{ij}^2$ twice. Together, the second moment of $x^T A x$ "
+        "is",
         S,
         K + (T**2 - P) + 2 * (F - P),
         shown=sp.Add(K, T**2 - P, sp.Mul(2, F - P, evaluate=False), evaluate=False),
@@ -195,7 +194,7 @@ def derive() -> Derivation:
     k = sp.Symbol("kappa", positive=True)
     equal_kurtosis = LOSS_WITH_BIAS.xreplace({KAPPA[i]: k})
     d.equal(
-        "Inputs of one and the same kurtosis $\\kappa$:",
+        r"Inputs of one and the same kurtosis $\kappa$:",
         equal_kurtosis,
         2 * d.unfold(F) + (k - 3) * d.unfold(P),
     )
@@ -203,8 +202,8 @@ def derive() -> Derivation:
     # ---- the misprint
     diagonal = {A[0, 0]: 1, A[1, 1]: -1, A[0, 1]: 0, KAPPA[0]: 3, KAPPA[1]: 3}
     d.remark(
-        "The misprint. The paper's equations 30 to 32 print $\\sum_i D_{ii}^2$, with $D$ for our $A$, where the trace "
-        "$\\sum_i D_{ii}$ is meant."
+        r"The misprint. The paper's equations 30 to 32 print $\sum_i D_{ii}^2$, with $D$ for our $A$, where the "
+        r"trace $\sum_i D_{ii}$ is meant."
     )
     d.differ(
         "The mean of the quadratic form is not the sum of squares,",
@@ -213,7 +212,7 @@ def derive() -> Derivation:
         diagonal,
     )
     d.equal(
-        "and a bias of $-\\sum_i A_{ii}^2$ misses the least loss by",
+        r"and a bias of $-\sum_i A_{ii}^2$ misses the least loss by",
         loss(-P) - loss(-T),
         (T - P) ** 2,
     )

@@ -31,10 +31,10 @@ def derive() -> Derivation:
         name="inputs",
         title="The kurtosis of sparse inputs",
         statement=(
-            "A variable that is 0 with probability $S$ and otherwise drawn from a base distribution of mean 0 and kurtosis "
-            "$\\kappa_0$ has the kurtosis $\\kappa_0/(1-S)$. The base kurtosis is 9/5 (uniform), 3 (Gaussian), 6 (Laplace) "
-            "or 1 (random sign). Unequal variances $\\sigma_i^2$ turn into importances $v_i \\sigma_i^2$ and rows "
-            "$w_i \\sigma_i$."
+            "A variable that is 0 with probability $S$ and otherwise drawn from a base distribution of mean 0 and "
+            r"kurtosis $\kappa_0$ has the kurtosis $\kappa_0/(1-S)$. The base kurtosis is 9/5 (uniform), 3 "
+            r"(Gaussian), 6 (Laplace) or 1 (random sign). Unequal variances $\sigma_i^2$ turn into importances $v_i "
+            r"\sigma_i^2$ and rows $w_i \sigma_i$."
         ),
         assumptions=(
             "Kurtosis is Pearson's, $E x^4/(E x^2)^2$ for a variable of mean 0.",
@@ -47,7 +47,7 @@ def derive() -> Derivation:
     mixture = sp.Function("kappa")
 
     # ---- mixtures
-    d.define("Let the base have the second moment $\\mu_2$ and the fourth moment", fourth, KAPPA_0 * second**2)
+    d.define(r"Let the base have the second moment $\mu_2$ and the fourth moment", fourth, KAPPA_0 * second**2)
     d.define("Zeros contribute nothing to a moment: the mixture has the second moment", sparse2, (1 - S) * second)
     d.define("and the fourth moment", sparse4, (1 - S) * fourth)
     d.result(
@@ -59,7 +59,7 @@ def derive() -> Derivation:
     d.define("As a function of the sparsity,", mixture(S), SPARSE_KURTOSIS)
     d.result(
         "CRITICAL_DENSITY",
-        "it passes 3, so that features begin to share, where the density $1-S$ is $\\kappa_0/3$:",
+        r"it passes 3, so that features begin to share, where the density $1-S$ is $\kappa_0/3$:",
         mixture(1 - CRITICAL_DENSITY),
         3,
         value=CRITICAL_DENSITY,
@@ -106,14 +106,14 @@ def derive() -> Derivation:
 
     # ---- variances
     d.remark(
-        "Unequal variances. Write $x_i = \\sigma_i z_i$ with unit-variance $z_i$ of the same kurtosis. The loss depends on the "
-        "data through the form $x^T A x = z^T A' z$ alone, $A = W W^T - \\operatorname{diag}(v)$, and"
+        r"Unequal variances. Write $x_i = \sigma_i z_i$ with unit-variance $z_i$ of the same kurtosis. The loss "
+        r"depends on the data through the form $x^T A x = z^T A' z$ alone, $A = W W^T - \mathrm{diag}(v)$, and"
     )
     sigma, v = sp.diag(*family("sigma", 3, positive=True)), sp.diag(*family("v", 3, positive=True))
     w = rows(3, 2)
     d.holds(
-        "$A' = \\sigma A \\sigma$ is the matrix of an embedding with rows $\\sigma_i w_i$ and importances $v_i \\sigma_i^2$ (three "
-        "features in two dimensions, symbolic).",
+        r"$A' = \sigma A \sigma$ is the matrix of an embedding with rows $\sigma_i w_i$ and importances $v_i "
+        r"\sigma_i^2$ (three features in two dimensions, symbolic).",
         (sigma * (w * w.T - v) * sigma - ((sigma * w) * (sigma * w).T - v * sigma**2)).expand().is_zero_matrix,
     )
     return d

@@ -46,16 +46,16 @@ def derive() -> Derivation:
         name="phase_boundaries",
         title="The phase diagram of one odd feature",
         statement=(
-            "$N$ features of equal kurtosis $\\kappa$ have importance 1, but one has importance $V$. For $\\kappa > 3$ the "
-            "odd feature is ignored up to $V = 2(N-1)/((\\kappa-3)D+2(N-1))$, monosemantic from "
-            "$V = (\\kappa-1)(N-1)/((\\kappa-3)(D-1)+2(N-1))$ on, and shares in between; crossing either boundary is a "
-            "second-order transition. The boundaries meet at $V = 1$, $\\kappa = 3$, from where a first-order line "
-            "$V = 1$ continues to smaller $\\kappa$."
+            r"$N$ features of equal kurtosis $\kappa$ have importance 1, but one has importance $V$. For $\kappa > "
+            r"3$ the odd feature is ignored up to $V = 2(N-1)/((\kappa-3)D+2(N-1))$, monosemantic from $V = "
+            r"(\kappa-1)(N-1)/((\kappa-3)(D-1)+2(N-1))$ on, and shares in between; crossing either boundary is a "
+            r"second-order transition. The boundaries meet at $V = 1$, $\kappa = 3$, from where a first-order line "
+            r"$V = 1$ continues to smaller $\kappa$."
         ),
         assumptions=(
-            "The optimal capacities of `equilibrium` for $\\kappa > 3$, those of `concave` for $\\kappa < 3$.",
-            "$1 \\le D < N - 1$, so that the other features neither fill their dimensions nor vanish; for $\\kappa < 3$ an "
-            "integer $D$.",
+            r"The optimal capacities of `equilibrium` for $\kappa > 3$, those of `concave` for $\kappa < 3$.",
+            r"$1 \le D < N - 1$, so that the other features neither fill their dimensions nor vanish; for $\kappa < "
+            "3$ an integer $D$.",
         ),
         source="arXiv 2210.01892 v4, section 4 and Figure 4 (there $N = 6$, $D = 3$), with equations 15 to 18",
     )
@@ -63,7 +63,7 @@ def derive() -> Derivation:
     scale, low, high, price, odd = (sp.Function(s) for s in ("tau", "V_0", "V_1", "lambda", "C_1"))
 
     # ---- all share
-    d.define("At the scale $\\tau$ a polysemantic feature of importance $v$ holds", C_v(v, tau), equilibrium.CAPACITY)
+    d.define(r"At the scale $\tau$ a polysemantic feature of importance $v$ holds", C_v(v, tau), equilibrium.CAPACITY)
     d.define("If all features share, we claim", scale(V), SCALE)
     d.result(
         "SCALE",
@@ -91,15 +91,15 @@ def derive() -> Derivation:
 
     # ---- where the boundaries meet
     d.equal(
-        "The boundaries differ by a multiple of $\\kappa - 3$,",
+        r"The boundaries differ by a multiple of $\kappa - 3$,",
         high(kappa, N, D) - low(kappa, N, D),
         (kappa - 3)
         * (N - 1)
         * ((kappa - 1) * D + 2 * (N - D))
         / (((kappa - 3) * (D - 1) + 2 * (N - 1)) * ((kappa - 3) * D + 2 * (N - 1))),
     )
-    d.positive("positive for $\\kappa > 3$", high(kappa, N, D) - low(kappa, N, D), roomy)
-    d.equal("and zero at the critical point, $\\kappa = 3$ and", high(3, N, D), 1)
+    d.positive(r"positive for $\kappa > 3$", high(kappa, N, D) - low(kappa, N, D), roomy)
+    d.equal(r"and zero at the critical point, $\kappa = 3$ and", high(3, N, D), 1)
     d.equal("(from both sides)", low(3, N, D), 1)
     d.result(
         "OPENING",
@@ -126,9 +126,9 @@ def derive() -> Derivation:
 
     # ---- order of the transitions for κ > 3
     d.remark(
-        "The order of the transitions, for $\\kappa > 3$. The price is $\\lambda = 2\\tau^2 = -\\partial L/\\partial D$, a first "
-        "derivative of the least loss. Where the odd feature is monosemantic, the other $N-1$ share $D-1$ dimensions; "
-        "where it is ignored, they share $D$. In both cases $\\tau$ does not depend on $V$:"
+        r"The order of the transitions, for $\kappa > 3$. The price is $\lambda = 2\tau^2 = -\partial L/\partial D$, "
+        "a first derivative of the least loss. Where the odd feature is monosemantic, the other $N-1$ share $D-1$ "
+        r"dimensions; where it is ignored, they share $D$. In both cases $\tau$ does not depend on $V$:"
     )
     above, below = sp.symbols("tau_above tau_below", positive=True)
     d.define("above,", above, UPPER)
@@ -140,8 +140,8 @@ def derive() -> Derivation:
     d.define("but while all share it depends on $V$,", price(V), 2 * scale(V) ** 2)
     d.result(
         "PRICE_KINK",
-        "so that its derivative, a second derivative of the loss, jumps: a second-order transition. At the upper boundary "
-        "by",
+        "so that its derivative, a second derivative of the loss, jumps: a second-order transition. At the upper "
+        "boundary by",
         sp.Subs(sp.Derivative(price(V), V), V, high(kappa, N, D)),
         PRICE_KINK,
     )
@@ -154,12 +154,12 @@ def derive() -> Derivation:
 
     # ---- first order for κ < 3
     d.remark(
-        "For $\\kappa < 3$ and integer $D$ every feature is all or nothing. The odd feature is chosen when it is the more "
-        "important one:"
+        r"For $\kappa < 3$ and integer $D$ every feature is all or nothing. The odd feature is chosen when it is the "
+        "more important one:"
     )
     chosen, left_out = sp.Function("L_1"), sp.Function("L_0")
     d.define(
-        "Ignoring a feature costs $v^2 (\\kappa-1)$. With the odd feature chosen, $N - D$ others are ignored,",
+        r"Ignoring a feature costs $v^2 (\kappa-1)$. With the odd feature chosen, $N - D$ others are ignored,",
         chosen(V),
         (kappa - 1) * (N - D),
     )
@@ -171,14 +171,14 @@ def derive() -> Derivation:
     d.positive("above it is better chosen.", left_out(V) - chosen(V), {V: 1 + a, kappa: 1 + c})
     d.result(
         "SLOPE_JUMP",
-        "The least loss is continuous but its first derivative jumps, a first-order transition, and the capacity jumps "
-        "from 0 to 1:",
+        "The least loss is continuous but its first derivative jumps, a first-order transition, and the capacity "
+        "jumps from 0 to 1:",
         sp.Subs(sp.Derivative(left_out(V) - chosen(V), V), V, 1),
         SLOPE_JUMP,
     )
     d.equal(
-        "For $\\kappa > 3$ the same first derivative, $4 \\tau (1 - C_1)$ while sharing (`sensitivities`), is continuous: it starts at the "
-        "slope $2 V (\\kappa-1)$ of an ignored feature",
+        r"For $\kappa > 3$ the same first derivative, $4 \tau (1 - C_1)$ while sharing (`sensitivities`), is "
+        r"continuous: it starts at the slope $2 V (\kappa-1)$ of an ignored feature",
         4 * scale(low(kappa, N, D)) * (1 - odd(low(kappa, N, D))),
         2 * low(kappa, N, D) * (kappa - 1),
     )
@@ -187,7 +187,8 @@ def derive() -> Derivation:
     # ---- sparse uniform inputs
     kurtosis = sp.Function("kappa")
     d.define(
-        "Figure 4 has inputs that are uniform on $[-1, 1]$ with probability $p$ and otherwise 0, of the kurtosis (`inputs`)",
+        "Figure 4 has inputs that are uniform on $[-1, 1]$ with probability $p$ and otherwise 0, of the kurtosis "
+        "(`inputs`)",
         kurtosis(p),
         inputs.SPARSE_KURTOSIS.subs({inputs.KAPPA_0: inputs.UNIFORM, inputs.S: 1 - p}),
     )
@@ -202,8 +203,8 @@ def derive() -> Derivation:
         for boundary, text in ((low, "ignored up to"), (high, "monosemantic from")):
             value = d.unfold(boundary(kurtosis(density), 6, 3))
             d.equal(
-                f"With six features in three dimensions and $p = {float(density):g}$ it is {text} "
-                f"$V = {float(value):.4g}$:",
+                f"With six features in three dimensions and $p = {float(density):g}$ it is {text} $V = "
+                f"{float(value):.4g}$:",
                 boundary(kurtosis(density), 6, 3),
                 value,
             )

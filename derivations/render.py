@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import textwrap
 import unicodedata
@@ -11,6 +12,7 @@ from typing import Any
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
 from sympy.printing.pretty.pretty import PrettyPrinter
+from sympy.printing.pretty.stringpict import prettyForm
 
 from derivations.core import ZERO, Derivation, Item
 
@@ -51,14 +53,44 @@ class _Pretty(_PositiveFirst, PrettyPrinter):
         return self._print(sp.Symbol(f"{expr.base}_{''.join(map(str, expr.indices))}"))
 
 
-def latex(formula: Any) -> str:
-    """Return the LaTeX of a formula, without delimiters."""
-    return _Latex({"fold_short_frac": False}).doprint(formula)
+_LATEX_SIGN = {"=": "=", ">": ">", ">=": r"\ge", "!=": r"\ne"}
+_PRETTY_SIGN = {"=": " = ", ">": " > ", ">=": " ≥ ", "!=": " ≠ "}
 
 
-def pretty(formula: Any) -> str:
-    """Return a formula in two-dimensional Unicode."""
-    return _Pretty({"use_unicode": True, "wrap_line": False}).doprint(formula)
+def latex(item: Item) -> str:
+    """Return the LaTeX of an item's formula, without delimiters, over several lines if it is wide."""
+    printer = _Latex({"fold_short_frac": False})
+    # GitHub refuses \operatorname
+    first, *rest = (printer.doprint(member).replace(r"\operatorname", r"\mathrm") for member in item.formula)
+    sign = _LATEX_SIGN[item.sign]
+    forms = _forms(item)
+    if _joined(forms).width() <= WIDTH:
+        return f" {sign} ".join((first, *rest))
+    head = rf"{first} " if forms[0].width() < WIDTH / 4 else rf"& {first} \\ "
+    return rf"\begin{{aligned}} {head}" + r" \\ ".join(f"& {sign} {member}" for member in rest) + r" \end{aligned}"
+
+
+def pretty(item: Item) -> list[str]:
+    """Return an item's formula in two-dimensional Unicode, over several blocks of lines if it is wide."""
+    forms = _forms(item)
+    if _joined(forms).width() <= WIDTH:
+        return _lines(_joined(forms))
+    return [line for form in forms for line in (*_lines(form), "")][:-1]
+
+
+def _forms(item: Item) -> list[prettyForm]:
+    """Typeset the members of a formula, all but the first with the sign in front."""
+    printer = _Pretty({"use_unicode": True, "wrap_line": False})
+    first, *rest = (printer._print(member) for member in item.formula)
+    return [first, *(prettyForm(*prettyForm(_PRETTY_SIGN[item.sign]).right(form)) for form in rest)]
+
+
+def _joined(forms: list[prettyForm]) -> prettyForm:
+    return functools.reduce(lambda left, right: prettyForm(*left.right(right)), forms)
+
+
+def _lines(form: prettyForm) -> list[str]:
+    return [line.rstrip() for line in str(form).splitlines()]
 
 
 # ---------------------------------------------------------------------- plain text
@@ -78,8 +110,8 @@ def plain(derivation: Derivation, number: int) -> str:
             step += 1
             head = f"  {step:>2}. "
         lines += ["", *_wrapped(_lead(item) + item.text + _tick(item), head, "      ")]
-        if item.formula is not None:
-            lines += ["", *(" " * 10 + line.rstrip() for line in pretty(item.formula).splitlines())]
+        if item.formula:
+            lines += ["", *(f"{'':10}{line}".rstrip() for line in pretty(item))]
         if item.check not in {"", ZERO}:
             lines += ["", *_wrapped("✓ " + item.check, "      ", "        ")]
     lines += ["", *_wrapped("Source. " + derivation.source), ""]
@@ -92,23 +124,19 @@ def _wrapped(text: str, first: str = "", rest: str | None = None) -> list[str]:
 
 
 _MACROS = {
-    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "theta": "θ", "kappa": "κ",
-    "lambda": "λ", "mu": "μ", "xi": "ξ", "rho": "ρ", "sigma": "σ", "tau": "τ", "phi": "φ", "Pi": "Π", "Delta": "Δ",
-    "sum": "Σ", "int": "∫", "sqrt": "√", "le": "≤", "ge": "≥", "ne": "≠", "lt": "<", "gt": ">", "approx": "≈",
-    "cdot": "·", "times": "×", "to": "→", "infty": "∞", "in": "∈", "pm": "±", "perp": "⊥", "ldots": "…", "dots": "…",
-    "Leftrightarrow": "⇔", "Rightarrow": "⇒", "sim": "~", "min": "min", "max": "max", "tan": "tan", "ln": "ln",
-    "arctan": "arctan", "ell": "ℓ", "partial": "∂", "langle": "⟨", "rangle": "⟩", "left": "", "right": "",
-    "prime": "′", "mid": "|", "lfloor": "⌊",
-    "rfloor": "⌋", "quad": " ", "cos": "cos", "sin": "sin", "odot": "⊙", "Phi": "Φ", "varphi": "φ", "cup": "∪",
+    "alpha": "α", "gamma": "γ", "delta": "δ", "epsilon": "ε", "theta": "θ", "kappa": "κ", "lambda": "λ",
+    "mu": "μ", "xi": "ξ", "sigma": "σ", "tau": "τ", "Pi": "Π", "pi": "π", "sum": "Σ", "int": "∫", "sqrt": "√",
+    "le": "≤", "ge": "≥", "ne": "≠", "cdot": "·", "times": "×", "to": "→", "infty": "∞", "ldots": "…",
+    "min": "min", "max": "max", "tan": "tan", "ell": "ℓ", "partial": "∂", "left": "", "right": "",
 }  # fmt: skip
 _SUPERSCRIPT = str.maketrans("0123456789+-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻")
 _SIMPLE_GROUP = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
 
 
 def unicode_math(tex: str) -> str:
-    """Return inline TeX as one line of Unicode; a macro that it does not know is an error, not a blot.
+    r"""Return inline TeX as one line of Unicode; a macro that it does not know is an error, not a blot.
 
-    >>> unicode_math(r"\\sum_{i \\ne j} G_{ij}^2 \\le (\\kappa-1)/2")
+    >>> unicode_math(r"\sum_{i \ne j} G_{ij}^2 \le (\kappa-1)/2")
     'Σ_{i ≠ j} G_ij² ≤ (κ-1)/2'
     """
     out = re.sub(rf"\\frac{_SIMPLE_GROUP}{_SIMPLE_GROUP}", lambda f: f"{_group(f[1])}/{_group(f[2])}", tex)
@@ -156,8 +184,8 @@ def markdown(derivations: Sequence[Derivation]) -> str:
                 step += 1
                 label = f"**({step})** "
             parts.append(label + _lead(item, "**") + item.text + _tick(item))
-            if item.formula is not None:
-                parts.append(f"```math\n{latex(item.formula)}\n```")
+            if item.formula:
+                parts.append(f"```math\n{latex(item)}\n```")
             if item.check not in {"", ZERO}:
                 parts.append(f"<sub>✓ {item.check}</sub>")
         parts.append(f"**Source.** {derivation.source}")
@@ -205,9 +233,8 @@ def tex(derivations: Sequence[Derivation]) -> str:
                 step += 1
                 label = rf"\textbf{{({step})}} "
             lead = rf"\textbf{{Result}} \texttt{{{_tex(item.name)}}}. " if item.kind == "result" else ""
-            parts.append(label + lead + _tex(item.text) + _tick(item).replace("✓", r"$\surd$"))
-            if item.formula is not None:
-                parts.append(rf"\fit{{{latex(item.formula)}}}")
+            shown = f"\n\\fit{{{latex(item)}}}" if item.formula else ""
+            parts.append(label + lead + _tex(item.text) + _tick(item).replace("✓", r"$\surd$") + shown)
             if item.check not in {"", ZERO}:
                 parts.append(rf"\checked{{{_tex(item.check)}}}")
         parts.append(rf"\textbf{{Source.}} {_tex(derivation.source)}")

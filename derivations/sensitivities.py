@@ -58,14 +58,14 @@ def derive() -> Derivation:
         name="sensitivities",
         title="Sensitivities",
         statement=(
-            "At the optimum $dL/dv_i = 2 (\\kappa_i-1) (v_i-m_i)$, $dL/d\\kappa_i = (v_i-m_i)^2$ and $dL/dD = -2\\tau^2$. The "
-            "next bit of budget goes to the polysemantic features in proportion to $v_i (\\kappa_i-1)/(\\kappa_i-3)$. A change "
-            "in a polysemantic feature acts on the others only through the price; changes in the other features do not "
-            "act on price or capacities at all."
+            r"At the optimum $dL/dv_i = 2 (\kappa_i-1) (v_i-m_i)$, $dL/d\kappa_i = (v_i-m_i)^2$ and $dL/dD = "
+            r"-2\tau^2$. The next bit of budget goes to the polysemantic features in proportion to $v_i "
+            r"(\kappa_i-1)/(\kappa_i-3)$. A change in a polysemantic feature acts on the others only through the "
+            "price; changes in the other features do not act on price or capacities at all."
         ),
         assumptions=(
-            "The optimum of `equilibrium`, $\\kappa_i > 3$, with no feature exactly at a threshold, so that a small change "
-            "leaves the phases as they are. (At a threshold the derivatives are one-sided.)",
+            r"The optimum of `equilibrium`, $\kappa_i > 3$, with no feature exactly at a threshold, so that a small "
+            "change leaves the phases as they are. (At a threshold the derivatives are one-sided.)",
             "$D'$ is the budget that is left to the polysemantic features, $D$ minus the number of monosemantic ones.",
         ),
         source="Follows from arXiv 2210.01892 v4, equations 13 to 18; not in the paper",
@@ -74,7 +74,7 @@ def derive() -> Derivation:
 
     # ---- at a fixed price
     d.define(
-        "At the scale $\\tau = 1/u$ a polysemantic feature holds",
+        r"At the scale $\tau = 1/u$ a polysemantic feature holds",
         best(v, kappa, u),
         equilibrium.CAPACITY.subs(tau, 1 / u),
     )
@@ -89,17 +89,17 @@ def derive() -> Derivation:
     )
     d.result(
         "OWN_KURTOSIS",
-        "and to its own kurtosis (upwards, as $\\tau > v_j$ for a polysemantic feature),",
+        r"and to its own kurtosis (upwards, as $\tau > v_j$ for a polysemantic feature),",
         sp.Derivative(best(v_j, kappa_j, u), kappa_j),
         OWN_KURTOSIS.subs(at_u),
         value=OWN_KURTOSIS,
     )
     d.remark(
-        "while ignored and monosemantic features respond to nothing. The budget holds $\\sum C_i = D'$ over the polysemantic "
-        "features: with $S$ the sum of their rates, $S du + dC_j = dD'$, where $dC_j$ is the response at a fixed price "
-        "of the feature that changes. So $u$ moves by $du = (dD' - dC_j)/S$, the price $\\lambda = 2/u^2$ by "
-        "$-4 \\tau^3 du$, and the capacity of every polysemantic feature by its rate times $du$. This is all there is, for "
-        "any number of features:"
+        r"while ignored and monosemantic features respond to nothing. The budget holds $\sum C_i = D'$ over the "
+        "polysemantic features: with $S$ the sum of their rates, $S du + dC_j = dD'$, where $dC_j$ is the response "
+        r"at a fixed price of the feature that changes. So $u$ moves by $du = (dD' - dC_j)/S$, the price $\lambda = "
+        r"2/u^2$ by $-4 \tau^3 du$, and the capacity of every polysemantic feature by its rate times $du$. This is "
+        "all there is, for any number of features:"
     )
     change = sp.Function("Delta_u")
     x = sp.Symbol("x", real=True)
@@ -118,9 +118,10 @@ def derive() -> Derivation:
     # ---- the loss
     ell, loss = sp.Function("L_1"), sp.Function("f")
     d.remark(
-        "The loss. Its terms change with their own importance and kurtosis at fixed capacity, and with the capacities by "
-        "$\\sum f_i' dC_i = -2\\tau^2 \\sum dC_i = -2\\tau^2 dD'$, which vanishes unless the budget changes. The norm is "
-        "stationary as well, so that only the explicit dependence counts (the envelope theorem)."
+        "The loss. Its terms change with their own importance and kurtosis at fixed capacity, and with the "
+        r"capacities by $\sum f_i' dC_i = -2\tau^2 \sum dC_i = -2\tau^2 dD'$, which vanishes unless the budget "
+        "changes. The norm is stationary as well, so that only the explicit dependence counts (the envelope "
+        "theorem)."
     )
     d.define(
         "With the norm free, a feature costs", ell(v, kappa, m, C), (kappa - 1) * (v - m) ** 2 + 2 * m**2 * (1 / C - 1)
@@ -152,8 +153,8 @@ def derive() -> Derivation:
     others = sp.Symbol("R", real=True)
     trace_term = (v - m + others) ** 2
     d.equal(
-        "Without a bias the square of the trace $T$ is added, in which $v - m$ is the feature's own part and $R$ that of the "
-        "others. It adds to the first",
+        "Without a bias the square of the trace $T$ is added, in which $v - m$ is the feature's own part and $R$ "
+        "that of the others. It adds to the first",
         sp.Derivative(trace_term, v),
         2 * (v - m + others),
     )
@@ -177,7 +178,7 @@ def derive() -> Derivation:
         d.define("with the capacity", function(*data), best(a, b, solved(*data)))
     d.define("and the price", price(*data), 2 / solved(*data) ** 2)
     d.define(
-        "at the loss (each $2 \\tau v (1-C)$ by `equilibrium`)",
+        r"at the loss (each $2 \tau v (1-C)$ by `equilibrium`)",
         total(*data),
         sum(2 * a * (1 - function(*data)) / solved(*data) for function, (a, _) in zip(capacities, pair, strict=True)),
     )

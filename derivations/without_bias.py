@@ -41,14 +41,14 @@ def derive() -> Derivation:
         name="without_bias",
         title="Without a bias",
         statement=(
-            "Without a bias the loss gains $T^2$, $T = \\sum_i (v_i - m_i)$. For $\\kappa_i \\ge 3$ its minimum is "
-            "$\\max_s \\min_C \\sum_i f_i(C_i; v_i + s/(\\kappa_i-1)) - s^2 (1 + \\sum_i 1/(\\kappa_i-1))$: the problem "
-            "with a bias for raised importances. The maximum is at the only $s$ with $T(s) = s$, and "
-            "$0 \\le s \\le \\sum_i v_i$."
+            r"Without a bias the loss gains $T^2$, $T = \sum_i (v_i - m_i)$. For $\kappa_i \ge 3$ its minimum is "
+            r"$\max_s \min_C \sum_i f_i(C_i; v_i + s/(\kappa_i-1)) - s^2 (1 + \sum_i 1/(\kappa_i-1))$: the problem "
+            r"with a bias for raised importances. The maximum is at the only $s$ with $T(s) = s$, and $0 \le s \le "
+            r"\sum_i v_i$."
         ),
         assumptions=(
             "The loss without a bias of `expected_loss`; $f(C; v)$ is the loss of a feature of `capacity_loss`.",
-            "$\\kappa_i \\ge 3$ where convexity is used; $\\kappa_i > 1$ elsewhere.",
+            r"$\kappa_i \ge 3$ where convexity is used; $\kappa_i > 1$ elsewhere.",
         ),
         source="arXiv 2210.01892 v4, equation 11 and the bias in equation 12; the saddle is not in the paper",
     )
@@ -99,15 +99,15 @@ def derive() -> Derivation:
     )
     d.positive("with a positive diagonal", sp.Derivative(ell(m, C, v), C, C), inside)
     d.equal("and the determinant", hessian[0, 0] * hessian[1, 1] - hessian[0, 1] ** 2, 8 * (kappa - 3) * m**2 / C**3)
-    d.positive("which is positive for $\\kappa > 3$,", 8 * (kappa - 3) * m**2 / C**3, {kappa: 3 + a, **inside})
+    d.positive(r"which is positive for $\kappa > 3$,", 8 * (kappa - 3) * m**2 / C**3, {kappa: 3 + a, **inside})
     d.positive(
-        "(and negative for $\\kappa < 3$, where there is no such saddle).",
+        r"(and negative for $\kappa < 3$, where there is no such saddle).",
         -8 * (kappa - 3) * m**2 / C**3,
         {kappa: 1 + 2 / (1 + c), **inside},
     )
     d.remark(
-        "What is added, $2 s \\sum (v_i - m_i) - s^2$, is linear in $m$ and concave in $s$, and the capacities with "
-        "$\\sum_i C_i \\le D$ form a compact convex set: Sion's theorem applies."
+        r"What is added, $2 s \sum (v_i - m_i) - s^2$, is linear in $m$ and concave in $s$, and the capacities with "
+        r"$\sum_i C_i \le D$ form a compact convex set: Sion's theorem applies."
     )
 
     # ---- the root
@@ -121,13 +121,13 @@ def derive() -> Derivation:
     d.define("Let a feature's part of the dual function be", best(s), f(C, raised(s)) - s**2 / (kappa - 1))
     d.equal("Its derivative is twice that contribution,", sp.Derivative(best(s), s), 2 * missed(s))
     d.remark(
-        "so that the dual function, the minimum over $C$ of $\\sum_i g_i(s) - s^2$, has the derivative $2 (T(s) - s)$ "
-        "by the envelope theorem. As a minimum of functions that are concave in $s$, each by at least $-s^2$, it is "
-        "strictly concave: $T(s) = s$ has one solution. It is not negative, since"
+        r"so that the dual function, the minimum over $C$ of $\sum_i g_i(s) - s^2$, has the derivative $2 (T(s) - "
+        "s)$ by the envelope theorem. As a minimum of functions that are concave in $s$, each by at least $-s^2$, "
+        "it is strictly concave: $T(s) = s$ has one solution. It is not negative, since"
     )
     d.positive("for $s = 0$ nothing contributes a negative amount,", missed(0), {kappa: 1 + a, **inside})
     d.positive(
-        "and at most $\\sum_i v_i$, because norms are not negative.",
+        r"and at most $\sum_i v_i$, because norms are not negative.",
         v - missed(s),
         {s: b, kappa: 1 + a, **inside},
     )
@@ -151,8 +151,8 @@ def derive() -> Derivation:
         missed(s) + s / (kappa - 1),
     )
     d.remark(
-        "Summed over any number of features and at $s = T$ that is $T^2 (1 + \\sum_i 1/(\\kappa_i-1))$, exactly what the dual "
-        "function subtracts."
+        r"Summed over any number of features and at $s = T$ that is $T^2 (1 + \sum_i 1/(\kappa_i-1))$, exactly what "
+        "the dual function subtracts."
     )
     share = (v * (v + T / (kappa - 1)) * 2 * (kappa - 1) * (1 - C) / (2 + (kappa - 3) * C)).subs(feature)
     d.result("LOSS", "So, at given capacities and best norms, the loss is", sp.Sum(share, _range), LOSS)
@@ -177,9 +177,9 @@ def derive() -> Derivation:
     norms = [d.unfold(norm(C, raised(s))).subs(one) for one in embedded]
     losses = [d.unfold(ell(m, C, v)).subs(m, held).subs(one) for held, one in zip(norms, embedded, strict=True)]
     d.holds(
-        f"For example $v = (2, 1)$, $\\kappa = (9, 5)$, $C = (3/5, 2/5)$: at the best norms ${norms[0]}$ and ${norms[1]}$ the "
-        f"trace is $3 - ({sum(norms)}) = {at}$, and the losses of the two features and its square add up to ${least}$ "
-        "(all exact).",
+        rf"For example $v = (2, 1)$, $\kappa = (9, 5)$, $C = (3/5, 2/5)$: at the best norms ${norms[0]}$ and "
+        f"${norms[1]}$ the trace is $3 - ({sum(norms)}) = {at}$, and the losses of the two features and its square "
+        f"add up to ${least}$ (all exact).",
         sum(example[v]) - sum(norms) == at and sum(losses) + at**2 == least,
     )
     return d
