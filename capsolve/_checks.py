@@ -52,13 +52,25 @@ def scalar(name: str, value: Any, *, low: float = -math.inf, high: float = math.
 
 def capacity_vector(value: Any, features: int) -> FloatArray:
     """Return validated capacities, shape (features,), each in [0, 1]."""
-    c = np.asarray(value, dtype=np.float64) if isinstance(value, np.ndarray) else real_array("capacity", value)
+    c = value if isinstance(value, np.ndarray) and value.dtype == np.float64 else real_array("capacity", value)
     if c.shape != (features,):
         raise ValueError(f"capacity must have one entry per feature: shape ({features},), got {c.shape}")
     if not (c.min() >= 0.0 and c.max() <= 1.0):  # a NaN fails both
         i = int(np.argmin((c >= 0.0) & (c <= 1.0)))
         raise ValueError(f"capacity must be in [0, 1], got {c[i]} at index {i}")
     return c
+
+
+def outward(bound: float, size: float, terms: int) -> float:
+    """Return a lower bound that was summed from ``terms`` numbers of total size ``size``, less what rounding may add."""
+    return bound - (8.0 + math.log2(terms)) * float(np.finfo(float).eps) * size
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return ``value`` if it is True or False, or raise a `ValueError` that names it."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, got {value!r}")  # noqa: TRY004
+    return bool(value)
 
 
 def importance_and_kurtosis(importance: Any, kurtosis: Any) -> tuple[FloatArray, FloatArray]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # What rounding may leave in a certificate: capacities carry errors of a few ulps, their sum a few more.
 BUDGET_TOLERANCE = 1e-12
 KKT_TOLERANCE = 1e-10
+FINEST_TOLERANCE = 1e-13
 
 
 class Phase(enum.IntEnum):
@@ -39,9 +40,10 @@ class Status(enum.Enum):
     """What the certificate says about an allocation."""
 
     OPTIMAL = "optimal"
-    """The budget holds, and no allocation is better by more than the tolerance."""
+    """The budget holds and no allocation is better by more than the tolerance; for convex losses, the marginal losses
+    are equal as well."""
     FEASIBLE = "feasible"
-    """The budget holds; the distance between `loss` and `lower_bound` was not closed."""
+    """The budget holds, but nothing shows that this is an optimum."""
     INFEASIBLE = "infeasible"
     """The budget is exceeded: a numerical failure worth reporting."""
 
@@ -60,7 +62,7 @@ class Allocation:
         C_i in [0, 1], in dimensions.
     price : float
         λ = −dL/dD, the loss that the next bit of budget would save (0 when the budget has slack). Where the loss has
-        a kink in D this is the derivative to the right.
+        a kink in D this is the derivative to the right; where there are several optima, that of these capacities.
     scale : float
         τ = √(price / 2); for the quadratic loss |w_i|²/C_i of every polysemantic feature.
     loss, lower_bound : float
@@ -96,11 +98,15 @@ class Allocation:
 
     @functools.cached_property
     def status(self) -> Status:
-        """`Status.OPTIMAL` only when budget, equal marginal loss and the gap to the lower bound all say so."""
+        """`Status.OPTIMAL` only when the budget holds and the gap to the lower bound is within the tolerance.
+
+        Convex losses must have equal marginal losses as well: that is a much sharper test there. Where the loss is not
+        convex an answer may be within the tolerance without being stationary.
+        """
         slack = BUDGET_TOLERANCE * max(1.0, self.dimensions)
         if not self.budget_error <= slack:
             return Status.INFEASIBLE if self.capacity.sum() > self.dimensions + slack else Status.FEASIBLE
-        if self.gap <= self.tolerance and self.kkt_error <= KKT_TOLERANCE:
+        if self.gap <= self.tolerance and (self.kkt_error <= KKT_TOLERANCE or not self.model.convex):
             return Status.OPTIMAL
         return Status.FEASIBLE
 
@@ -256,8 +262,8 @@ def solve(importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True,
     bias : bool
         Whether the network has an output bias; without one all kurtoses must be ≥ 3.
     tolerance : float
-        The relative gap between loss and lower bound (see `Allocation`) below which the answer counts as optimal.
-        Convex problems (κ_i ≥ 3 for all i) are solved to rounding error whatever it is.
+        The relative gap between loss and lower bound (see `Allocation`) up to which the answer counts as optimal, from
+        1e-13 (what rounding allows) to 1. Convex problems (κ_i ≥ 3 for all i) are solved to rounding error whatever it is.
 
     Returns
     -------
@@ -290,7 +296,7 @@ def solve(importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True,
 
 
 def allocate(loss_model: LossModel, dimensions: Any, *, tolerance: float = 1e-9) -> Allocation:
-    """Find the optimal allocation of capacity for any separable loss.
+    """Find the optimal allocation of capacity for the quadratic loss or any tabulated loss curves.
 
     Minimises L(C) subject to Σ C_i ≤ dimensions and 0 ≤ C_i ≤ 1. Which optimum is returned when there are several
     is stated by `solve` for `QuadraticLoss` and by `capsolve.solvers.tabulated` for `TabulatedLoss`.
@@ -313,7 +319,7 @@ def allocate(loss_model: LossModel, dimensions: Any, *, tolerance: float = 1e-9)
     array([0.5, 0.5, 0. , 0. ])
     """
     budget = scalar("dimensions", dimensions, low=0.0)
-    tolerance = scalar("tolerance", tolerance, low=0.0, high=1.0)
+    tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
     if isinstance(loss_model, QuadraticLoss):
         solution = solve_quadratic(loss_model, budget, tolerance)
     elif isinstance(loss_model, TabulatedLoss):
@@ -325,7 +331,7 @@ def allocate(loss_model: LossModel, dimensions: Any, *, tolerance: float = 1e-9)
 
 def certify(
     model: LossModel,
-    dimensions: float,
+    dimensions: Any,
     capacity: Any,
     *,
     gap: float = math.inf,
@@ -348,6 +354,12 @@ def certify(
     >>> capsolve.certify(model, 1.0, [0.6, 0.4]).gap > 0.005
     True
     """
+    dimensions = scalar("dimensions", dimensions, low=0.0)
+    tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
+    if not gap >= 0.0:
+        raise ValueError(f"gap must be >= 0, got {gap!r}")
+    if not isinstance(model, QuadraticLoss | TabulatedLoss):
+        raise TypeError(f"model must be a QuadraticLoss or a TabulatedLoss, got {type(model).__name__}")
     capacity = np.array(capacity_vector(capacity, model.features))
     capacity.setflags(write=False)
     scaled, unit = model.normalised(capacity)
@@ -367,7 +379,9 @@ def certify(
     used = min(dimensions, model.demand)
     multiplier = max(0.0, float(np.max(scaled.steepest(capacity))))
     size = loss - scaled.floor + multiplier * used
-    bound = max(scaled.lower_bound(multiplier, used), loss - gap * (loss - scaled.floor))
+    bound = scaled.lower_bound(multiplier, used)
+    if gap < math.inf:
+        bound = max(bound, loss - gap * (loss - scaled.floor))
     used_now = float(np.sum(capacity))
     budget_error = abs(used_now - used) if price > 0.0 else max(0.0, used_now - dimensions)
     return Allocation(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from capsolve._checks import FloatArray, at_least, real_array
-from capsolve.allocation import Allocation, allocate
+from capsolve._checks import FloatArray, at_least, real_array, scalar
+from capsolve.allocation import FINEST_TOLERANCE, Allocation, allocate
 from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.solvers.path import at_budgets, capacity_knots
 
@@ -40,6 +41,7 @@ class CapacityPath:
         return self.dimensions.size
 
     def __getitem__(self, k: int) -> Allocation:
+        k = operator.index(k)  # a slice would be many allocations: take them one by one
         return allocate(self.model, self.dimensions[k], tolerance=self.tolerance)
 
     def __iter__(self) -> Iterator[Allocation]:
@@ -93,7 +95,8 @@ def capacity_path(
     if budgets.size == 0:
         raise ValueError("dimensions must have at least one budget, got an empty array")
     at_least("dimensions", budgets, 0.0)
-    if bias and bool((model.kurtosis >= 3.0).all()) and model.demand > 0.0:
+    tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
+    if model.bias and model.convex and model.demand > 0.0:
         scale, loss = at_budgets(capacity_knots(model), budgets)
         with np.errstate(over="ignore"):
             price = 2.0 * np.square(scale)

@@ -120,6 +120,51 @@ def test_a_gap_that_was_not_closed_is_not_called_optimal():
     assert solve([1.0, 1.0], 2.0, 1.0).loss < local.loss
 
 
+@given(profiles(max_features=5), st.randoms(use_true_random=False))
+def test_a_lower_bound_from_any_capacities_is_a_lower_bound(problem, random):
+    v, k, dimensions = problem
+    best = solve(v, k, dimensions)
+    wrong = np.array([random.choice([0.0, 1.0, random.random()]) for _ in range(v.size)])
+    verdict = certify(QuadraticLoss(v, k), dimensions, wrong)
+    assert verdict.lower_bound <= best.loss
+
+
+def test_a_lower_bound_is_rounded_outwards():
+    # price · D is 1e14 here, and its rounding error larger than the difference between bound and optimum
+    best = solve([1e7, 1.0], [1.9, 2.4], 1.0)
+    assert best.loss == pytest.approx(1.4, rel=1e-15)
+    assert certify(best.model, 1.0, [0.0, 1.0]).lower_bound <= best.loss
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_without_bias_against_local_search(seed):
+    """Independent: minimise over capacities the loss whose row lengths come from a linear system."""
+    from scipy.optimize import minimize
+
+    rng = np.random.default_rng(seed)
+    n = 5
+    v, k, dimensions = rng.lognormal(0, 0.5, n), 3 + rng.exponential(4, n), rng.uniform(0.5, n - 0.5)
+
+    def loss(c):
+        c = np.clip(c, 1e-12, 1)
+        m = np.linalg.solve(np.diag((k - 1) + 2 * (1 / c - 1)) + 1.0, (k - 1) * v + v.sum())
+        return np.sum((k - 1) * (v - m) ** 2 + 2 * m**2 * (1 / c - 1)) + np.sum(v - m) ** 2
+
+    allocation = solve(v, k, dimensions, bias=False)
+    assert allocation.status is Status.OPTIMAL
+    reached = minimize(
+        loss,
+        np.full(n, dimensions / n),
+        method="SLSQP",
+        bounds=[(0, 1)] * n,
+        constraints={"type": "ineq", "fun": lambda c: dimensions - c.sum()},
+        options={"ftol": 1e-15, "maxiter": 1000},
+    )
+    assert allocation.loss == pytest.approx(loss(allocation.capacity), rel=1e-7)
+    assert reached.fun >= allocation.lower_bound * (1 - 1e-8)  # SLSQP meets the budget to about 1e-9
+    assert reached.fun == pytest.approx(allocation.loss, rel=1e-5)
+
+
 # --- edges ------------------------------------------------------------------------------------------------------
 
 
@@ -288,10 +333,43 @@ def test_bad_dimensions(dimensions):
         solve([1, 1], 5.0, dimensions)
 
 
-@pytest.mark.parametrize("tolerance", [-1, np.nan, 2, "x"])
+@pytest.mark.parametrize("tolerance", [-1, 0, 1e-15, np.nan, 2, "x"])
 def test_bad_tolerance(tolerance):
     with pytest.raises(ValueError, match="tolerance"):
         solve([1, 1], 5.0, 1.0, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("bias", ["no", None, 1])
+def test_bad_bias(bias):
+    with pytest.raises(ValueError, match="bias must be True or False"):
+        solve([1, 1], 5.0, 1.0, bias=bias)
+
+
+def test_a_certificate_needs_sane_arguments():
+    model = QuadraticLoss([1, 1], 5.0)
+    for arguments, message in (
+        ((model, -1, [0, 0]), "dimensions"),
+        ((model, "3", [0, 0]), "dimensions"),
+        ((model, np.nan, [0, 0]), "dimensions"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            certify(*arguments)
+    for keywords in ({"gap": -1.0}, {"gap": np.nan}, {"tolerance": -3.0}):
+        with pytest.raises(ValueError, match=next(iter(keywords))):
+            certify(model, 1.0, [0.5, 0.5], **keywords)
+    with pytest.raises(TypeError, match="model must be"):
+        certify("x", 1.0, [0.5, 0.5])
+    for price, dimensions in ((-1, 1), (np.nan, 1), ("x", 1), (1, -5), (1, np.nan)):
+        with pytest.raises(ValueError, match="price|dimensions"):
+            model.lower_bound(price, dimensions)
+
+
+def test_a_loose_tolerance_is_what_was_asked_for():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        allocation = solve(rng.lognormal(0, 0.3, 8), rng.uniform(1.2, 8, 8), rng.uniform(0.5, 7.5), tolerance=1e-2)
+        assert allocation.gap <= 1e-2
+        assert allocation.status is Status.OPTIMAL
 
 
 @pytest.mark.parametrize("capacity", [[0.5], [0.5, 1.1], [0.5, -0.1], [0.5, np.nan], "x", [[0.5, 0.5]]])

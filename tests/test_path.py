@@ -72,3 +72,18 @@ def test_bad_budgets(budgets):
 
 def test_an_all_zero_profile_has_a_path():
     assert (capsolve.capacity_path([0.0, 0.0], 5.0, [0.0, 1.0]).loss == 0.0).all()
+
+
+def test_budgets_above_the_demand():
+    path = capsolve.capacity_path([0.014753090612119426], [3.1], [1.0, 4.0])
+    assert not path.loss.any()
+    assert not path.scale.any()
+
+
+def test_indices_are_single_and_tolerances_sane():
+    path = capsolve.capacity_path([2.0, 1.0], 9.0, [0.5, 1.0])
+    assert len(list(path)) == len(path) == 2
+    with pytest.raises(TypeError):
+        path[0:1]
+    with pytest.raises(ValueError, match="tolerance"):
+        capsolve.capacity_path([2.0, 1.0], 9.0, [0.5], tolerance=-1)

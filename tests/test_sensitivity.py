@@ -114,3 +114,31 @@ def test_bad_arguments():
         exact.capacity_jacobian("dimensions")
     with pytest.raises(ValueError, match="importance"):
         exact.capacity_change(importance="x")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_nothing_cancels_close_to_kurtosis_three(bias):
+    rng = np.random.default_rng(4)
+    for _ in range(200):
+        n = int(rng.integers(2, 9))
+        k = rng.choice([3 + 4e-16, 3 + 1e-15, 3 + 1e-12, 3 + 1e-7, 4.0, 1e6, 1e12], n)
+        allocation = solve(rng.uniform(0.5, 2, n), k, rng.uniform(0.1, n - 0.1), bias=bias)
+        exact = allocation.sensitivity()
+        assert exact.capacity_dimensions.sum() == pytest.approx(1.0, rel=1e-12)
+        assert (exact.capacity_dimensions >= -1e-12).all()
+
+
+def test_of_tied_concave_features_one_takes_the_next_bit():
+    allocation = solve(np.ones(5), 2.0, 2.0)
+    exact = allocation.sensitivity()
+    np.testing.assert_array_equal(exact.capacity_dimensions, [0, 0, 1, 0, 0])
+    ahead = solve(np.ones(5), 2.0, 2.0 + 1e-6)
+    np.testing.assert_allclose((ahead.capacity - allocation.capacity) / 1e-6, exact.capacity_dimensions, atol=1e-9)
+    assert exact.price_dimensions == pytest.approx((ahead.price - allocation.price) / 1e-6, rel=1e-4)
+
+
+@pytest.mark.parametrize("unit", [2.0**-660, 1.0, 2.0**660])
+def test_extreme_scales(unit):
+    exact = solve(np.array([1.0, 2.0, 1e-3]) * unit, 9.0, 1.0).sensitivity()
+    np.testing.assert_allclose(exact.capacity_dimensions, [1 / 3, 2 / 3, 0], rtol=1e-12)
+    solve([1e150, 1.0], 1e12, 0.0).sensitivity()  # no overflow

@@ -17,6 +17,11 @@ class LossModel(Protocol):
         ...
 
     @property
+    def convex(self) -> bool:
+        """Whether every f_i is convex: then equal marginal loss is all there is to an optimum."""
+        ...
+
+    @property
     def demand(self) -> float:
         """The most capacity that can be of use: with a budget from here upwards the price is 0."""
         ...

@@ -12,6 +12,7 @@ to v_i + T/(κ_i − 1); T depends on all capacities but is known in closed form
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from capsolve._checks import FloatArray, capacity_vector, importance_and_kurtosis
+from capsolve._checks import FloatArray, capacity_vector, flag, importance_and_kurtosis, outward, scalar
 
 # Importances this many times the scale belong to full features: larger ones are capped where losses are normalised, so
 # that squares stay finite.
@@ -92,14 +93,16 @@ class QuadraticLoss:
 
     def __init__(self, importance: Any, kurtosis: Any, bias: bool = True) -> None:
         v, k = importance_and_kurtosis(importance, kurtosis)
+        bias = flag("bias", bias)
         v, k = np.array(v), np.array(k)  # private copies: a frozen object must not change under its owner
         with np.errstate(over="ignore"):
-            overflow = ~np.isfinite(v * k)
-        if overflow.any():
-            i = int(np.argmax(overflow))
+            largest = v * k
+            overflow = not np.isfinite(np.sum(largest))
+        if overflow:
+            i = int(np.argmax(largest))
             raise ValueError(
-                f"importance × kurtosis must be below {np.finfo(float).max:.3g}, got {v[i]:g} × {k[i]:g} at index {i}; "
-                "divide all importances by a common factor"
+                f"importance × kurtosis must sum to less than {np.finfo(float).max:.3g}, got {v[i]:g} × {k[i]:g} at "
+                f"index {i}; divide all importances by a common factor"
             )
         if not bias and (k < 3.0).any():
             i = int(np.argmax(k < 3.0))
@@ -111,12 +114,17 @@ class QuadraticLoss:
         k.setflags(write=False)
         object.__setattr__(self, "importance", v)
         object.__setattr__(self, "kurtosis", k)
-        object.__setattr__(self, "bias", bool(bias))
+        object.__setattr__(self, "bias", bias)
 
     @property
     def features(self) -> int:
         """The number of features, n."""
         return self.importance.size
+
+    @functools.cached_property
+    def convex(self) -> bool:
+        """Whether κ ≥ 3 for all features: then equal marginal loss is all there is to an optimum."""
+        return bool((self.kurtosis >= 3.0).all())
 
     @property
     def demand(self) -> float:
@@ -171,7 +179,7 @@ class QuadraticLoss:
 
     def response(self, price: float) -> FloatArray:
         """Return the capacities that minimise L(C) + price · ΣC, the smallest where several do, shape (n,)."""
-        scale = math.sqrt(price / 2.0)
+        scale = math.sqrt(scalar("price", price, low=0.0) / 2.0)
         if scale == 0.0:
             return np.where(self.importance > 0.0, 1.0, 0.0)
         if self.bias:
@@ -183,8 +191,10 @@ class QuadraticLoss:
 
         No allocation of the budget has a smaller loss, whatever ``price`` ≥ 0 is.
         """
+        dimensions = scalar("dimensions", dimensions, low=0.0)
         c = self.response(price)
-        return float(np.sum(self.feature_loss(c) + price * c)) - price * dimensions
+        paid = float(np.sum(self.feature_loss(c) + price * c))
+        return outward(paid - price * dimensions, paid + price * dimensions, c.size)
 
     def demand_curve(self, trace: float = 0.0) -> Demand:
         """Return how the capacities answer to τ; a concave loss (κ < 3) answers as its convex envelope, a jump."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from capsolve._checks import FloatArray, at_least, real_array, scalar
+from capsolve._checks import FloatArray, at_least, capacity_vector, outward, real_array, scalar
 from capsolve.losses.envelope import Envelope, IntArray, falling_hulls
 from capsolve.losses.sampling import LARGEST_LOSS, Curve, sample
 
@@ -159,6 +159,11 @@ class TabulatedLoss:
         return self.curves.shape[0] if self.weight is None else self.weight.size
 
     @functools.cached_property
+    def convex(self) -> bool:
+        """Whether every curve is convex up to its minimum: then equal marginal loss is all there is to an optimum."""
+        return not bool(self.envelope.gapped(np.zeros_like(self.envelope.length), self.envelope.length).any())
+
+    @functools.cached_property
     def demand(self) -> float:
         """The sum of the smallest minimisers of the curves: capacity beyond that is left unused."""
         return float(np.sum(self.response(0.0)))
@@ -170,7 +175,9 @@ class TabulatedLoss:
 
     def feature_loss(self, capacity: Any) -> FloatArray:
         """Return f_i(C_i), shape (n,)."""
-        return self.multiplier * interpolate(self.grid, self.shapes, self.shape_of, self._capacity(capacity))
+        return self.multiplier * interpolate(
+            self.grid, self.shapes, self.shape_of, capacity_vector(capacity, self.features)
+        )
 
     def marginal(self, capacity: Any, *, growing: bool = True) -> FloatArray:
         """Return −f_i'(C_i), shape (n,): on the right, or on the left if not ``growing``.
@@ -178,14 +185,14 @@ class TabulatedLoss:
         Beyond the ends of the grid, at C = 1 on the right and C = 0 on the left, the last segment is
         continued.
         """
-        return self.multiplier * self._fall(self._capacity(capacity), growing)
+        return self.multiplier * self._fall(capacity_vector(capacity, self.features), growing)
 
     def steepest(self, capacity: Any) -> FloatArray:
         """Return max over C' > C_i of (f_i(C_i) − f_i(C')) / (C' − C_i), shape (n,), 0 where C_i = 1.
 
         The best average saving that more capacity could bring, attained on the grid or just beyond C_i.
         """
-        c = self._capacity(capacity)
+        c = capacity_vector(capacity, self.features)
         value = interpolate(self.grid, self.above_minimum, self.shape_of, c)
         best = self._fall(c, growing=True)
         cell = np.searchsorted(self.grid, c, side="right")
@@ -208,8 +215,11 @@ class TabulatedLoss:
         No allocation of the budget has a smaller loss, whatever ``price`` ≥ 0 is. For convex curves the bound
         is the optimal loss at the right price; for others the best price leaves a gap.
         """
+        dimensions = scalar("dimensions", dimensions, low=0.0)
         c = self.response(price)
-        return math.fsum([*self.feature_loss(c).tolist(), *(price * c).tolist(), -price * dimensions])
+        loss, cost = self.feature_loss(c), price * c
+        value = math.fsum([*loss.tolist(), *cost.tolist(), -price * dimensions])
+        return outward(value, float(np.sum(np.abs(loss))) + float(np.sum(cost)) + price * dimensions, c.size)
 
     def normalised(self, capacity: FloatArray) -> tuple[TabulatedLoss, float]:
         """Return an equivalent model whose loss above its floor is of order one at ``capacity``, and a unit.
@@ -217,7 +227,7 @@ class TabulatedLoss:
         Losses of this model are those of the other times the square of the unit, a power of two. The model
         itself is returned unless its losses are outlandishly large or small.
         """
-        c = self._capacity(capacity)
+        c = capacity_vector(capacity, self.features)
         above = self.multiplier * interpolate(self.grid, self.above_minimum, self.shape_of, c)
         size = float(np.max(above))
         if size == 0.0 or 1e-100 < size < 1e100:
@@ -268,14 +278,6 @@ class TabulatedLoss:
         k = np.clip(k, 0, self.grid.size - 2)
         fall: FloatArray = self.shapes[self.shape_of, k] - self.shapes[self.shape_of, k + 1]
         return fall / (self.grid[k + 1] - self.grid[k])
-
-    def _capacity(self, capacity: Any) -> FloatArray:
-        c: FloatArray = real_array("capacity", capacity, ndim=1)
-        if c.size != self.features:
-            raise ValueError(f"capacity must have one entry per feature: {self.features} features, got {c.size}")
-        if (c < 0.0).any() or (c > 1.0).any():
-            raise ValueError(f"capacity must be in [0, 1], got {c.min()!s} to {c.max()!s}")
-        return c
 
     def __repr__(self) -> str:
         kind = "one curve each" if self.weight is None else "one shape, weighted"

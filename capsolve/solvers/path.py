@@ -98,6 +98,7 @@ def at_budgets(path: Path, dimensions: FloatArray) -> tuple[FloatArray, FloatArr
     left = np.maximum(right - 1, 0)
     span = path.dimensions[right] - path.dimensions[left]
     share = np.where(span > 0.0, (dimensions - path.dimensions[left]) / np.where(span > 0.0, span, 1.0), 0.0)
+    share = np.clip(share, 0.0, 1.0)
     near, far = path.scale[left], path.scale[right]
     scale = far / (share + (1.0 - share) * (far / near))
     # dL = −2τ² dD: a straight line where τ is constant, and in 1/τ linear otherwise.

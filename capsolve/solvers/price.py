@@ -30,8 +30,16 @@ class Filling(NamedTuple):
     jumping: FloatArray
 
 
-def fill(demand: Demand, budget: float) -> Filling:
+def breakpoints_of(demand: Demand) -> FloatArray:
+    """Return the scales at which a feature enters or becomes full, in descending order."""
+    wanting = demand.enter > 0.0
+    return -np.sort(-np.concatenate([demand.enter[wanting], demand.full[wanting]]))
+
+
+def fill(demand: Demand, budget: float, breakpoints: FloatArray | None = None) -> Filling:
     """Spread ``budget`` ≥ 0 over the features with the highest marginal values.
+
+    ``breakpoints`` are those of `breakpoints_of`, where they are known already.
 
     Features that jump at the final price are tied: each gets the same share of its width. A budget above what gains
     anything is spent on the features that do not, at scale 0, as far as it can be.
@@ -44,7 +52,8 @@ def fill(demand: Demand, budget: float) -> Filling:
         idle = demand.width - satisfied
         return Filling(satisfied + np.clip(spare - (np.cumsum(idle) - idle), 0.0, idle), 0.0, np.zeros_like(idle))
 
-    breakpoints = -np.sort(-np.concatenate([demand.enter[wanting], demand.full[wanting]]))
+    if breakpoints is None:
+        breakpoints = breakpoints_of(demand)
     # Largest p with Σ C(breakpoints[p]) ≤ budget. The sum rises along the array and is 0 at its start.
     low, high = 0, breakpoints.size
     below = demand.at(breakpoints[0])

@@ -21,10 +21,11 @@ import numpy as np
 from capsolve._checks import FloatArray
 from capsolve.losses.quadratic import GIANT, Demand, QuadraticLoss
 from capsolve.solvers.branch import Relaxation, branch_and_bound
-from capsolve.solvers.price import fill
+from capsolve.solvers.price import breakpoints_of, fill
 from capsolve.solvers.solution import Solution
 
 Interval = tuple[float, float]
+WHOLE: Interval = (0.0, 1.0)
 
 
 def solve_quadratic(model: QuadraticLoss, dimensions: float, tolerance: float) -> Solution:
@@ -61,71 +62,92 @@ def solve_quadratic(model: QuadraticLoss, dimensions: float, tolerance: float) -
 def _share_one(
     model: QuadraticLoss, demand: Demand, dimensions: float, scale: float, served: int, tolerance: float
 ) -> Solution:
-    """Find the best total t in [served, served + 1] of the concave features: at most one of them is fractional."""
+    """Find the best c in [0, 1]: what the concave features get beyond ``served``, all of it in one of them."""
     convex = np.flatnonzero(model.kurtosis >= 3.0)
     group = np.flatnonzero(model.kurtosis < 3.0)
     group = group[np.argsort(-demand.full[group], kind="stable")]
     # Measured in the root scale, every loss that still matters is of order one.
     v = np.minimum(model.importance / scale, GIANT / model.kurtosis)
     curve = _group_loss(v[group], model.kurtosis[group], served)
-    rest = QuadraticLoss(v[convex], model.kurtosis[convex]) if convex.size else None
+    others = _Others(v[convex], model.kurtosis[convex])
+    left = dimensions - served
 
-    def spread(budget: float, step: float = 0.0, width: float = 0.0) -> tuple[FloatArray, float, float]:
-        """Fill the convex features and one jump of ``width`` at the scale ``step``."""
-        parts = rest.demand_curve() if rest else Demand(*(np.empty(0) for _ in range(4)))
-        jump = Demand(*(np.array([x]) for x in (step, step, 0.0, width)))
-        filling = fill(Demand(*(np.append(p, j) for p, j in zip(parts, jump, strict=True))), budget)
-        return filling.capacity[:-1], float(filling.capacity[-1]), 2.0 * filling.scale**2
-
-    def loss_at(t: float) -> float:
-        return curve(t)[0] + (float(np.sum(rest.feature_loss(spread(dimensions - t)[0]))) if rest else 0.0)
+    def loss_at(c: float) -> float:
+        return curve(c)[0] + others.loss(others.spread(left - c)[0])
 
     def relax(box: Interval) -> Relaxation[Interval]:
         a, b = box
         at_a, at_b = curve(a)[0], curve(b)[0]
         chord = (at_a - at_b) / (b - a)
-        _, taken, price = spread(dimensions - a, np.sqrt(0.5 * chord), b - a)
+        _, taken, price = others.spread(left - a, np.sqrt(0.5 * chord), b - a)
         # weak duality: valid at any price, and the price of the relaxation makes it tight
-        bound = min(at_a + price * a, at_b + price * b) - price * dimensions
-        bound += rest.lower_bound(price, 0.0) if rest else 0.0
-        t = a + taken
-        tries = [t, a, b] if b - a == 1.0 else [t]
-        loss, best = min((loss_at(x), x) for x in tries if x <= dimensions)
-        return Relaxation(bound, loss, np.array([best]), lambda: [(a, t), (t, b)] if a < t < b else [])
+        bound = min(at_a + price * a, at_b + price * b) + others.bound(price) - price * left
+        c = a + taken
+        tries = [c, a, b] if box == WHOLE else [c]
+        loss, best = min((loss_at(x), x) for x in tries if x <= left)
+        return Relaxation(bound, loss, np.array([best]), lambda: [(a, c), (c, b)] if a < c < b else [])
 
-    # The price times the budget is the size of the terms that cancel in the bound. Half the tolerance leaves room
-    # for the finish below.
-    outcome = branch_and_bound(relax, (float(served), served + 1.0), tolerance=tolerance / 2, floor=-2.0 * dimensions)
-    t = float(outcome.capacity[0])
-    if not rest:
-        t = min(served + 1.0, dimensions)  # nobody else wants what is left
+    # The price (2, in these units) times the budget is the size of the terms that cancel in the bound. Half the
+    # tolerance leaves room for the finish.
+    size = 2.0 * dimensions
+    outcome = branch_and_bound(relax, WHOLE, tolerance=tolerance / 2, floor=-size)
+    c = float(outcome.capacity[0])
+    if others.model is None:
+        c = min(1.0, left)  # nobody else wants what is left
     else:
-        # A loss within the tolerance leaves t uncertain by its square root: finish on the equal marginal values.
-        trader = group[curve(t)[1]]
+        # A loss within the tolerance leaves c uncertain by its square root: finish on the equal marginal values.
+        trader = group[curve(c)[1]]
         alone = QuadraticLoss(v[[trader]], model.kurtosis[[trader]])
 
-        def excess(t: float) -> float:
-            return spread(dimensions - t)[2] - float(alone.marginal(np.array([t - served]))[0])
+        def marginal(c: float) -> float:
+            return float(alone.marginal(np.array([c]))[0])
 
-        polished = _descend(excess, t, float(served), min(served + 1.0, dimensions))
-        t = polished if loss_at(polished) <= loss_at(t) * (1.0 + 1e-14) else t
-    _, shared, full = curve(t)
+        stationary = _descend(lambda c: others.spread(left - c)[2] - marginal(c), c, 0.0, min(1.0, left))
+        if loss_at(stationary) <= loss_at(c) + 1e-14 * (outcome.loss + size):
+            c = stationary
+
+    _, shared, full = curve(c)
     capacity = np.zeros(model.features)
     capacity[group[:full]] = 1.0
-    capacity[convex] = spread(dimensions - t)[0]
-    # The price jumps where a convex feature becomes full: the root may lie an ulp beside that point.
+    capacity[convex] = others.spread(left - c)[0]
+    # The price jumps where a convex feature becomes full: the root is found to some ulps beside that point.
     capacity[capacity > 1.0 - 1e-13] = 1.0
-    if served < t < served + 1.0:
-        if rest:
-            # D − t is known to an ulp of D; small capacities can have the accuracy of the price instead.
-            price = float(alone.marginal(np.array([t - served]))[0])
-            at_price = rest.response(price)
+    if 0.0 < c < 1.0:
+        if others.model is not None:
+            # D − t is known to an ulp of D, which is much for a small capacity of a large kurtosis: those can have
+            # the accuracy of the price instead, as long as that is a change by ulps of D.
+            at_price = others.model.response(marginal(c))
             near = np.abs(at_price - capacity[convex]) <= 1e-12
             capacity[convex] = np.where(near, at_price, capacity[convex])
         capacity[group[shared]] = 0.0
         capacity[group[shared]] = min(1.0, max(0.0, dimensions - capacity.sum()))
     gap = max(0.0, outcome.loss - outcome.lower_bound) / outcome.loss if outcome.loss > 0.0 else 0.0
     return Solution(capacity, gap, outcome.boxes)
+
+
+class _Others:
+    """The features with convex losses, with which the concave ones compete; there may be none."""
+
+    def __init__(self, v: FloatArray, kurtosis: FloatArray) -> None:
+        self.model = QuadraticLoss(v, kurtosis) if v.size else None
+        self.demand = self.model.demand_curve() if self.model else Demand(*np.empty((4, 0)))
+        self.breakpoints = breakpoints_of(self.demand)
+
+    def spread(self, budget: float, step: float = 0.0, width: float = 0.0) -> tuple[FloatArray, float, float]:
+        """Fill these features and one jump of ``width`` at the scale ``step``: capacities, what jumps, the price."""
+        jump = (step, step, 0.0, width)
+        demand = Demand(*(np.append(part, x) for part, x in zip(self.demand, jump, strict=True)))
+        at = np.searchsorted(-self.breakpoints, -step)
+        breakpoints = np.insert(self.breakpoints, [at, at], step) if step > 0.0 else self.breakpoints
+        filling = fill(demand, budget, breakpoints)
+        return filling.capacity[:-1], float(filling.capacity[-1]), 2.0 * filling.scale**2
+
+    def loss(self, capacity: FloatArray) -> float:
+        return float(np.sum(self.model.feature_loss(capacity))) if self.model else 0.0
+
+    def bound(self, price: float) -> float:
+        """Return min_C [L(C) + price · ΣC]."""
+        return self.model.lower_bound(price, 0.0) if self.model else 0.0
 
 
 def _descend(slope: Callable[[float], float], start: float, low: float, high: float) -> float:
@@ -145,34 +167,34 @@ def _descend(slope: Callable[[float], float], start: float, low: float, high: fl
 
 
 def _group_loss(v: FloatArray, kurtosis: FloatArray, served: int) -> Callable[[float], tuple[float, int, int]]:
-    """Return t ↦ (H(t), position of the feature that trades, number of full features) for t in [k, k+1].
+    """Return c ↦ (H(served + c), position of the feature that trades, number of full features) for c in [0, 1].
 
-    The features are sorted by what serving them whole saves; k = ``served``. The trading feature has capacity t − k;
-    at the ends of the interval it is the one that would gain or lose most by a small step inwards.
+    The features are sorted by what serving them whole saves. The trading feature has the capacity c. At the ends of the
+    interval nobody trades, and it is the one that would by a small step inwards: at 0 the one that gains most from a
+    first bit, at 1 the one that loses least by its last, 2v². Of equals, those of lower index keep more.
     """
     with np.errstate(over="ignore"):
         whole = np.square(v * np.sqrt(kurtosis - 1.0))
         start = 0.5 * np.square(v * (kurtosis - 1.0))
     base = float(np.sum(whole[served:]))
+    first = slice(served, None, -1)  # the served ones and the next, the last first
 
-    def curve(t: float) -> tuple[float, int, int]:
-        c = t - served
+    def curve(c: float) -> tuple[float, int, int]:
         if c <= 0.0:
             return base, served + int(np.argmax(start[served:])), served
         if c >= 1.0:
-            return base - float(whole[served]), int(np.argmin(v[: served + 1])), served + 1
+            return base - float(whole[served]), served - int(np.argmin(v[first])), served + 1
         denominator = 1.0 + 0.5 * (kurtosis - 3.0) * c
         # Count from the whole number of features that is nearer, so that small differences do not drown.
         if c < 0.5:
             near, cost = base, -start * (c / denominator)
-            extra_added, extra_dropped = np.zeros_like(whole[served:]), whole[: served + 1] - whole[served]
+            added, dropped = cost[served:], cost[first] + (whole[first] - whole[served])
         else:
             near, cost = base - float(whole[served]), whole * ((1.0 - c) / denominator)
-            extra_added, extra_dropped = whole[served] - whole[served:], np.zeros_like(whole[: served + 1])
-        cost_added, cost_dropped = cost[served:] + extra_added, cost[: served + 1] + extra_dropped
-        added, dropped = int(np.argmin(cost_added)), int(np.argmin(cost_dropped))
-        if cost_added[added] <= cost_dropped[dropped]:
-            return near + float(cost_added[added]), served + added, served
-        return near + float(cost_dropped[dropped]), dropped, served + 1
+            added, dropped = cost[served:] + (whole[served] - whole[served:]), cost[first]
+        i, j = int(np.argmin(added)), int(np.argmin(dropped))
+        if added[i] <= dropped[j]:
+            return near + float(added[i]), served + i, served
+        return near + float(dropped[j]), served - j, served + 1
 
     return curve

@@ -137,7 +137,7 @@ class _Problem:
         width, fall = ends[0] - capacity[tied], value[tied] - ends[1]
         gapped = envelope.gapped(below, above)[tied]
         share = self.shares(width, gapped, self.budget - float(np.sum(capacity)))
-        capacity[tied] = np.where(share < 1.0, capacity[tied] + share * width, ends[0])
+        capacity[tied] = self.on_grid(np.where(share < 1.0, capacity[tied] + share * width, ends[0]))
         line = np.where(share < 1.0, value[tied] - share * fall, ends[1])
         curve = interpolate(self.grid, self.shapes, self.shape_of[tied], capacity[tied])
         # a segment without a gap is the curve; saying so keeps its rounding out of the gap
@@ -146,6 +146,16 @@ class _Problem:
         hidden[tied] = self.weight[tied] * (curve - value[tied])
         bound = float(np.sum(self.weight * value))
         return Filling(capacity, bound, bound + float(np.sum(hidden)), int(np.argmax(hidden)))
+
+    def on_grid(self, capacity: FloatArray) -> FloatArray:
+        """Return the capacities, those that miss a grid point by rounding only moved onto it.
+
+        What is left of a budget is a difference, known to some ulps of the budget; a capacity an ulp beside a kink of
+        its curve would have the marginal value of the wrong side.
+        """
+        k = np.clip(np.searchsorted(self.grid, capacity), 1, self.grid.size - 1)
+        nearest = np.where(capacity - self.grid[k - 1] < self.grid[k] - capacity, self.grid[k - 1], self.grid[k])
+        return np.where(np.abs(capacity - nearest) <= 16.0 * np.finfo(float).eps * self.budget, nearest, capacity)
 
     @staticmethod
     def shares(width: FloatArray, gapped: BoolArray, budget: float) -> FloatArray:

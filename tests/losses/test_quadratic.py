@@ -139,7 +139,7 @@ def test_data_are_frozen_copies():
         ([None], 3.0, "importance must hold real numbers"),
         ([[1], [1, 2]], 3.0, "importance must be a rectangular array"),
         ([1.0], "3", "kurtosis must hold real numbers"),
-        ([1e300], 1e300, "importance × kurtosis must be below"),
+        ([1e300], 1e300, "importance × kurtosis must sum to less"),
     ],
 )
 def test_bad_input_is_refused_at_the_door(importance, kurtosis, message):

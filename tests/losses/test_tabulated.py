@@ -241,11 +241,11 @@ def test_bad_input(arguments, match):
 @pytest.mark.parametrize(
     ("capacity", "match"),
     [
-        ([0.5], "capacity must have one entry per feature: 2 features, got 1"),
-        ([0.5, 1.1], r"capacity must be in \[0, 1\], got 0.5 to 1.1"),
+        ([0.5], r"capacity must have one entry per feature: shape \(2,\), got \(1,\)"),
+        ([0.5, 1.1], r"capacity must be in \[0, 1\], got 1.1 at index 1"),
         ([-0.1, 0.5], r"capacity must be in \[0, 1\]"),
         ([np.nan, 0.5], "capacity must be finite"),
-        (0.5, "capacity must have 1 dimension"),
+        (0.5, "capacity must have one entry per feature"),
     ],
 )
 @pytest.mark.parametrize("method", ["feature_loss", "marginal", "steepest", "normalised"])

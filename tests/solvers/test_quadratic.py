@@ -48,21 +48,21 @@ def test_group_loss_is_the_best_way_to_spread_a_total(seed):
     v, k = v[order], k[order]
     for served in range(m):
         curve = _group_loss(v, k, served)
-        totals = served + np.linspace(0, 1, 41)
-        values = np.array([curve(t)[0] for t in totals])
+        shares = np.linspace(0, 1, 41)
+        values = np.array([curve(c)[0] for c in shares])
         assert (np.diff(values) < 0).all()
         middle = (values[2:] + values[:-2]) / 2
         assert (values[1:-1] >= middle - 1e-12).all(), "concave between whole numbers"
-        for t in totals[1:-1]:
+        for share in shares[1:-1]:
             # independent: any set full, any one feature with the rest
             best = min(
-                feature_loss(v, k, np.array([float(i in full) + (t - served) * (i == j) for i in range(m)])).sum()
+                feature_loss(v, k, np.array([float(i in full) + share * (i == j) for i in range(m)])).sum()
                 for full in map(set, __import__("itertools").combinations(range(m), served))
                 for j in range(m)
                 if j not in full
             )
             unserved = values[0] - feature_loss(v[served:], k[served:], 0.0).sum()
-            assert curve(t)[0] - unserved == pytest.approx(best, rel=1e-12)
+            assert curve(share)[0] - unserved == pytest.approx(best, rel=1e-12)
 
 
 @pytest.mark.parametrize("n", [10, 1000, 100_000])
@@ -130,3 +130,14 @@ def test_features_that_gain_nothing_come_last_and_whole():
     np.testing.assert_array_equal(solve([1, 5, 9, 1, 0], [9, 1, 1, 9, 1], 2.0).capacity, [1, 0, 0, 1, 0])
     np.testing.assert_array_equal(solve([1, 5, 9, 1, 0], [9, 1, 1, 9, 1], 3.25).capacity, [1, 1, 0.25, 1, 0])
     np.testing.assert_array_equal(solve([1, 0, 1], [1, 1, 1], 0.5).capacity, [0.5, 0, 0])
+
+
+def test_of_equal_concave_features_the_first_are_served_first():
+    a = (1.01 / 1.9) ** 0.5
+    np.testing.assert_allclose(solve([a, a, 10**0.5], [2.9, 2.9, 1.1], 2.5).capacity, [1, 0.5, 1])
+
+
+def test_almost_full_budgets_meet_equal_marginal_losses():
+    allocation = solve([1, 1, 1, 1], [3 - 1e-12, 1.5, 1e6, 1e9], 4 - 1e-9)
+    assert allocation.kkt_error <= 1e-10
+    assert allocation.status is Status.OPTIMAL

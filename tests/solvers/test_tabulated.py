@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, sparse
 
+import capsolve
 from capsolve import TabulatedLoss
 from capsolve.solvers import tabulated
 from capsolve.solvers.tabulated import solve_tabulated
@@ -525,3 +526,18 @@ def test_a_local_solver_never_beats_the_bound():
         found.append(model.feature_loss(c * min(1.0, dimensions / c.sum())).sum())
     assert min(found) >= bound - 1e-12
     assert min(found) <= 1.05 * loss  # it searched where the optimum is
+
+
+@pytest.mark.parametrize("points", [6, 11, 21])
+def test_capacities_that_rounding_puts_beside_the_grid_are_put_back(points):
+    # no grid point but 0 and 1 is a binary fraction here
+    rng = np.random.default_rng(points)
+    for _ in range(100):
+        n = int(rng.integers(2, 6))
+        curves = -np.sort(-rng.integers(0, 9, (n, points)).astype(float), axis=1)
+        dimensions = int(rng.integers(1, n * (points - 1))) / (points - 1)
+        allocation = capsolve.allocate(capsolve.TabulatedLoss(curves), dimensions)
+        assert allocation.status is capsolve.Status.OPTIMAL, (curves.tolist(), dimensions, allocation)
+        assert allocation.kkt_error <= 1e-10
+    tilted = capsolve.allocate(capsolve.TabulatedLoss([[7, 6, 4, 3, 1, 0], [7, 6, 6, 3, 2, 1]]), 1.4)
+    assert tilted.price == pytest.approx(5.0)
