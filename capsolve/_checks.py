@@ -62,7 +62,7 @@ def capacity_vector(value: Any, features: int) -> FloatArray:
 
 
 def outward(bound: float, size: float, terms: int) -> float:
-    """Return a lower bound that was summed from ``terms`` numbers of total size ``size``, less what rounding may add."""
+    """Return a lower bound summed from ``terms`` numbers of total size ``size``, less what rounding may have added."""
     return bound - (8.0 + math.log2(terms)) * float(np.finfo(float).eps) * size
 
 

@@ -263,7 +263,7 @@ def solve(importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True,
         Whether the network has an output bias; without one all kurtoses must be ≥ 3.
     tolerance : float
         The relative gap between loss and lower bound (see `Allocation`) up to which the answer counts as optimal, from
-        1e-13 (what rounding allows) to 1. Convex problems (κ_i ≥ 3 for all i) are solved to rounding error whatever it is.
+        1e-13 (what rounding allows) to 1. Convex problems (κ_i ≥ 3 for all i) are solved to rounding error anyway.
 
     Returns
     -------

@@ -68,7 +68,7 @@ class Sensitivity:
             raise ValueError(f'parameter must be "importance" or "kurtosis", got {parameter!r}')
         k = 0 if parameter == "importance" else 1
         x, tau = self._shift[:, k]
-        jacobian = self._rate[:, None] * (np.diag(self._local[k]) + x + np.outer(self._coupling, tau))
+        jacobian: FloatArray = self._rate[:, None] * (np.diag(self._local[k]) + x + np.outer(self._coupling, tau))
         if self._absorber is not None:
             jacobian[self._absorber] = -jacobian.sum(axis=0)
         return jacobian
@@ -79,9 +79,9 @@ def sensitivity(model: QuadraticLoss, capacity: FloatArray, scale: float) -> Sen
     """Differentiate the optimum of the quadratic loss; ``scale`` is τ = √(price/2) there.
 
     The optimum satisfies τ (κ_i−3) C_i = v_i (κ_i−1) + T − 2τ for the active features, Σ C_i = D, and
-    T = Σ (v_i − m_i) with m_i = τ C_i (active) or v_i + T/(κ_i−1) (full); T = 0 with a bias. Implicit differentiation
-    leaves two linear equations for the changes of τ and of x = T − 2τ. Dividing by κ_i − 3 is left to the features where
-    it is large: the steepest active one takes what the others leave, so nothing cancels close to κ = 3 or on it.
+    T = Σ (v_i − m_i) with m_i = τ C_i (active) or v_i + T/(κ_i−1) (full); T = 0 with a bias. Differentiating leaves two
+    linear equations for the changes of τ and of x = T − 2τ. The steepest active feature, whose κ_i − 3 is the smallest,
+    takes what the others leave: nothing is divided by that, and nothing cancels close to κ = 3 or on it.
 
     At a kink (a feature just entering or just full) the derivatives are those of a *growing* budget: features about to
     enter count as active, full ones stay full. With several optima they are those of the given capacities.
@@ -167,7 +167,7 @@ def _active(first: FloatArray, capacity: FloatArray, scale: float, kurtosis: Flo
     if scale == 0.0:
         return np.zeros_like(inside)
     entering = (capacity == 0.0) & (0.5 * first >= scale * (1.0 - 1e-12))
-    active = inside | (entering & (kurtosis >= 3.0))
+    active: npt.NDArray[np.bool_] = inside | (entering & (kurtosis >= 3.0))
     if not active.any():
         active[np.flatnonzero(entering)[:1]] = True
     return active

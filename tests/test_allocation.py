@@ -360,7 +360,7 @@ def test_a_certificate_needs_sane_arguments():
     with pytest.raises(TypeError, match="model must be"):
         certify("x", 1.0, [0.5, 0.5])
     for price, dimensions in ((-1, 1), (np.nan, 1), ("x", 1), (1, -5), (1, np.nan)):
-        with pytest.raises(ValueError, match="price|dimensions"):
+        with pytest.raises(ValueError, match=r"price|dimensions"):
             model.lower_bound(price, dimensions)
 
 
