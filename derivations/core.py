@@ -8,6 +8,7 @@ raises `DerivationError`, so a derivation that was built is a derivation that wa
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -90,10 +91,8 @@ class Derivation:
         """
         expression, where = sp.sympify(expression), dict(where or {})
         value = sp.sympify(self.unfold(expression).doit())
-        for (
-            symbol,
-            replacement,
-        ) in where.items():  # in order: a later symbol may occur in an earlier replacement
+        # in order, as a later symbol may occur in an earlier replacement
+        for symbol, replacement in where.items():
             value = value.xreplace({symbol: sp.sympify(replacement)})
         how = self._sign(value, strict=strict)
         sign = ">" if strict else ">="
@@ -171,13 +170,15 @@ class Derivation:
         return ""
 
     def _failure(self, text: str, why: str) -> DerivationError:
-        return DerivationError(f"{self.name}, step {len(self.steps) + 1} ({text}): {why}")
+        return DerivationError(f"{self.name}, step {len(self.steps) + 1} ({text}): {textwrap.shorten(why, 500)}")
 
 
 def vanish(expression: sp.Expr) -> sp.Expr:
     """Return 0 if ``expression`` can be rewritten to exactly 0, otherwise what is left of it."""
-    if expression == 0 or sp.expand(sp.fraction(sp.together(expression))[0]) == 0:  # all rational functions, and fast
-        return sp.S.Zero
+    numerator = sp.expand(sp.fraction(sp.together(expression))[0])
+    letters = numerator.free_symbols
+    if numerator == 0 or (letters and numerator.is_polynomial(*letters) and sp.Poly(numerator, *letters).domain.is_ZZ):
+        return numerator  # decided: the expression is rational
     return sp.simplify(expression)
 
 

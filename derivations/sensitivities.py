@@ -78,7 +78,7 @@ def derive() -> Derivation:
         best(v, kappa, u),
         equilibrium.CAPACITY.subs(tau, 1 / u),
     )
-    d.equal("As $u$ grows it fills at the rate", sp.Derivative(best(v, kappa, u), u), RATE)
+    d.result("RATE", "As $u$ grows it fills at the rate", sp.Derivative(best(v, kappa, u), u), RATE)
     at_u = {tau: 1 / u}
     d.result(
         "OWN_IMPORTANCE",
