@@ -479,10 +479,11 @@ def _marchenko_pastur(features: int, dimensions: int) -> FloatArray:
     ratio = dimensions / features
     count = min(features, dimensions)
     angle = np.linspace(0.0, np.pi, 4001)
+    between = 0.5 * (angle[1:] + angle[:-1])  # where x is not 0 for n = D
+    weight = np.sin(between) ** 2 / (1.0 + ratio + 2.0 * math.sqrt(ratio) * np.cos(between))
+    below = np.concatenate([[0.0], np.cumsum(weight)]) / np.sum(weight)
     x = 1.0 + ratio + 2.0 * math.sqrt(ratio) * np.cos(angle)
-    weight = np.sin(angle) ** 2 / np.maximum(x, np.finfo(float).tiny)
-    below = np.concatenate([[0.0], np.cumsum(weight[1:] + weight[:-1])])
-    return np.interp((np.arange(count) + 0.5) / count, below / below[-1], x)
+    return np.interp((np.arange(count) + 0.5) / count, below, x)
 
 
 def _comparison(ax: Axes, given: Comparison) -> None:

@@ -42,7 +42,8 @@ class Comparison:
     profile : Profile
         Importance v_i and kurtosis κ_i: measured from activations, v_i = σ_i².
     capacity : (n,) array
-        The capacities of the rows σ_i w_i.
+        The capacities of the rows σ_i w_i: the squared correlation between x_i and (W Wᵀ x)_i, its readout, for
+        independent features (App. E).
     squared_norm : (n,) array
         |σ_i w_i|².
     allocation : Allocation
@@ -205,6 +206,10 @@ class Measurement:
         order = np.argsort(self.capacity, kind="stable")
         return order[:count], order[::-1][:count]
 
+    def histogram(self, bins: int = 10) -> tuple[npt.NDArray[np.intp], FloatArray]:
+        """Return the number of features in each of so many equal bins from 0 to the largest capacity, and the edges."""
+        return np.histogram(self.capacity, bins=bins, range=(0.0, float(self.capacity.max()) or 1.0))
+
     def label(self, feature: int) -> str:
         """Return what to call a feature: its name, or its index."""
         return self.names[feature] if self.names is not None else str(feature)
@@ -268,11 +273,11 @@ class Measurement:
         return f"Measurement({problem}: {counts}; total={self.total:.6g}, efficiency={self.efficiency:.4g})"
 
     def _histogram(self) -> list[str]:
-        count, edges = np.histogram(self.capacity, bins=10, range=(0.0, float(self.capacity.max()) or 1.0))
-        lines = [f"{'capacity':<22}features"]
-        for number, low, high in zip(count.tolist(), edges[:-1], edges[1:], strict=True):
-            bar = "#" * round(40 * number / max(count))
-            lines.append(f"{f'{low:.3g} - {high:.3g}':<20}{number:>10}  {bar}".rstrip())
+        counts, edges = self.histogram()
+        lines = [f"{'capacity':<20}{'features':>10}"]
+        for count, low, high in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
+            bar = "#" * round(40 * count / max(counts))
+            lines.append(f"{f'{low:.3g} - {high:.3g}':<20}{count:>10}  {bar}".rstrip())
         return lines
 
     def _spectrum(self) -> list[str]:
@@ -315,6 +320,7 @@ def measure(
     key: str | None = None,
     features: str | None = None,
     activations: Any = None,
+    activations_key: str | None = None,
     tolerance: float = 0.01,
     progress: bool = False,
 ) -> Measurement:
@@ -336,6 +342,8 @@ def measure(
         Samples of the features, one column for each, or a file of these (see `capsolve.read_activations`): the optimum
         for their importance and kurtosis is put beside what was measured. A profile without moments stands for
         inputs of unit variance.
+    activations_key : str, optional
+        Which array of a file of activations that has several.
     tolerance : float
         In (0, 0.5]: how near to 1, or to nothing, a capacity counts as such. See `Measurement.phase`.
     progress : bool
@@ -383,7 +391,7 @@ def measure(
     if n < D > _WIDE:
         other = "columns" if weights.features == "rows" else "rows"
         raise ValueError(f"{weights.name}: {n} features in {D} dimensions is no embedding; are the features {other}?")
-    profile = None if activations is None else _profile(activations, n, progress)
+    profile = None if activations is None else _profile(activations, activations_key, n, progress)
     passes = 2 if profile is None else 4
     with _bar(passes * n, progress) as bar:
         capacity, squared_norm, spectrum = _stream(weights, None, bar)
@@ -437,19 +445,26 @@ def _blocks(weights: Weights, factor: FloatArray | None) -> Iterator[npt.NDArray
         start += len(block)
 
 
-def _profile(activations: Any, features: int, progress: bool) -> Profile:
+def _profile(activations: Any, key: str | None, features: int, progress: bool) -> Profile:
     """Return the profile of the activations of that many features."""
     if isinstance(activations, Profile):
-        profile, where = activations, "activations"
-    else:
-        data, names, where = activations, None, "activations"
-        if isinstance(activations, str | os.PathLike):
-            opened = read_activations(activations)
-            data, names, where = opened.data, opened.names, str(activations)
-        width = getattr(data, "shape", (0, features))[-1] if names is None else len(names)
-        if width != features:
-            raise _mismatch(where, width, features)
+        if len(activations) != features:
+            raise _mismatch("activations", len(activations), features)
+        return activations
+    if not isinstance(activations, str | os.PathLike):
+        return _measured("activations", activations, None, features, progress)
+    opened = read_activations(activations, key=key)
+    return _measured(str(activations), opened.data, opened.names, features, progress)
+
+
+def _measured(where: str, data: Any, names: tuple[str, ...] | None, features: int, progress: bool) -> Profile:
+    width = len(names) if names is not None else getattr(data, "shape", (0, features))[-1]
+    if width != features:  # before reading them all
+        raise _mismatch(where, width, features)
+    try:
         profile = Profile.from_activations(data, names=names, progress=progress)
+    except ValueError as error:
+        raise error if where in str(error) else ValueError(f"{where}: {error}") from None
     if len(profile) != features:
         raise _mismatch(where, len(profile), features)
     return profile
