@@ -338,9 +338,9 @@ def test_progress_is_shown_when_asked_for(capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(4_000_000, 128), (128, 4_000_000)])
+@pytest.mark.parametrize("shape", [(1_000_000, 256), (256, 1_000_000)])
 def test_a_file_larger_than_the_memory_it_takes(tmp_path, shape):
-    """A file of 1 GB, nearly all of it a hole that reads as zeros; resident memory stays below half of that."""
+    """A file of 512 MB, nearly all of it a hole that reads as zeros, in blocks of 2 MB: most is never resident."""
     size = 2 * shape[0] * shape[1]
     header = json.dumps({"W_dec": {"dtype": "BF16", "shape": shape, "data_offsets": [0, size]}}).encode()
     header += b" " * (-len(header) % 8)
@@ -349,12 +349,15 @@ def test_a_file_larger_than_the_memory_it_takes(tmp_path, shape):
         file.write(np.ones(1, ml_dtypes.bfloat16).tobytes())
         file.truncate(8 + len(header) + size)
     code = (
-        "import resource, sys, capsolve\n"
+        "import resource, sys, capsolve, capsolve.weights\n"
+        "capsolve.weights._BLOCK = 2**20\n"
         "found = capsolve.measure(sys.argv[1])\n"
         "print(found.total, found.weights.shape, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
     )
     run = [sys.executable, "-c", code, str(tmp_path)]
-    result = subprocess.run(run, capture_output=True, text=True, check=True, env={**os.environ})
+    result = subprocess.run(
+        run, capture_output=True, text=True, check=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    )
     total, *shown, peak = result.stdout.split()
-    assert (float(total), " ".join(shown)) == (1.0, "(4000000, 128)")
-    assert int(peak) < size // 2
+    assert (float(total), " ".join(shown)) == (1.0, "(1000000, 256)")
+    assert int(peak) < 0.4 * size
