@@ -51,7 +51,7 @@ def derive() -> Derivation:
             "$M^+$ is the pseudoinverse of $M$.",
         ),
         source=(
-            "arXiv 2210.01892 v4: equation 1 (capacity), Theorem 2 and its proof, Appendix E (correlation), Appendix "
+            "arXiv 2210.01892 v4: the definition of capacity, Theorem 2, Appendix E (correlation), Appendix "
             "G (leverage scores), Figure 6 (examples)"
         ),
     )

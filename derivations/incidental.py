@@ -51,16 +51,16 @@ def derive() -> Derivation:
         name="incidental",
         title="Incidental polysemanticity",
         statement=(
-            r"An autoencoder $\hat y = \mathrm{ReLU}(W W^T e_i)$ of one-hot inputs with an L1 penalty pulls "
-            "each row by three forces: feature benefit, interference and the penalty. A row becomes sparse along "
-            r"$|w|_1 = 1/(1/|w_0|_1 + (q-1)\lambda t)$ with $m' = q |w|_1^2$ survivors, where $q$ moves from $\pi/2$ "
-            "to 2. By chance $n(n-1)/(4m)$ pairs of features end on one neuron with opposite signs, on $m (1 - "
+            r"An autoencoder $\hat y = \mathrm{ReLU}(W W^T e_i)$ of one-hot inputs with an L1 penalty pulls each row "
+            "by three forces: feature benefit, interference and the penalty. A row becomes sparse along $|w|_1 = "
+            r"1/(1/|w_0|_1 + (q-1)\lambda t)$ with $m' = q |w|_1^2$ survivors, where $q$ rises from $\pi/2$ towards "
+            "2. By chance $n(n-1)/(4m)$ pairs of features end on one neuron with opposite signs, on $m (1 - "
             r"2(1-1/2m)^n + (1-1/m)^n)$ neurons. Noise $\xi$ on the neurons gives $w \cdot \xi$ the excess kurtosis "
             r"$(\kappa_{noise}-3) \sum_k w_k^4/|w|^4$."
         ),
         assumptions=(
-            r"The loss is summed over inputs, $\sum_i |\hat y(e_i) - e_i|^2 + 4 \lambda |W|_1$; time is that of the "
-            "gradient flow divided by 4.",
+            r"The loss is summed over inputs, $\sum_i |\hat y(e_i) - e_i|^2 + 4 \lambda |W|_1$, and the flow is "
+            r"$dW/dt = -\nabla L/4$.",
             r"Sparsification: a single row without interference, $\lambda |w|_1$ small against 1, so that the norm "
             "stays balanced at $|w| = 1$, and a fixed $q$ (it changes slowly).",
             "Collisions: every feature ends on one neuron, uniformly and independently, with a random sign.",
@@ -90,9 +90,9 @@ def _forces(d: Derivation) -> None:
     for j, product in enumerate(products, 1):
         d.define("and", product(*first), (w[0, :] * w[j, :].T)[0, 0])
     d.define(
-        r"Let $\sigma_{1j}$ be 1 where $G_{1j} > 0$ and 0 elsewhere, so that $\mathrm{ReLU}(G_{1j})^2 = "
-        r"\sigma_{1j} G_{1j}^2$. The part of the loss that depends on $w_1$ is its own error and twice the "
-        "interference, as the first feature disturbs the others as much as they disturb it:",
+        r"Let $\sigma_{1j}$ be 1 where $G_{1j} > 0$ and 0 elsewhere, so that $\mathrm{ReLU}(G_{1j})^2 = \sigma_{1j} "
+        "G_{1j}^2$. The part of the loss that depends on $w_1$ is its own error and twice the interference, as the "
+        "first feature disturbs the others as much as they disturb it:",
         loss(*first),
         (1 - length(*first)) ** 2 + 2 * sum(on * g(*first) ** 2 for on, g in zip(active, products, strict=True)),
     )
@@ -192,6 +192,21 @@ def _sparsification(d: Derivation) -> None:
         "and then $q$ is 2: the published law for the norm, and twice the published number of survivors.",
         sp.Integral(start**2 * sp.exp(-start), line) / sp.Integral(start * sp.exp(-start), line) ** 2,
         2,
+    )
+    small, moment = sp.Symbol("epsilon", positive=True), sp.Function("M")
+    order = sp.Symbol("k", positive=True)
+    d.define(
+        r"The approach is slow. With $\epsilon = 1/z^2$ the density is $e^{-x} (1 - \epsilon x^2/2)$ to first order, "
+        "and has the moments",
+        moment(order),
+        sp.gamma(order + 1) - small * sp.gamma(order + 3) / 2,
+    )
+    ratio = moment(0) * moment(2) / moment(1) ** 2
+    d.equal("so that $q$ is 2", sp.Subs(ratio, small, 0), 2)
+    d.equal(r"minus $2/z^2$ to first order:", sp.Subs(sp.Derivative(ratio, small), small, 0), -2)
+    d.remark(
+        "(With finitely many weights $q$ falls again when few are left: it is 1 for a single one, and the sum of "
+        "sizes stays at 1.)"
     )
 
 

@@ -40,7 +40,7 @@ def derive() -> Derivation:
             "Kurtosis is Pearson's, $E x^4/(E x^2)^2$ for a variable of mean 0.",
             "The base distributions are symmetric about 0.",
         ),
-        source="arXiv 2210.01892 v4, section 4 and Figure 4 (sparse uniform inputs); equation 12 for the loss",
+        source="arXiv 2210.01892 v4, the inputs of Figure 4; equation 12 for the role of the kurtosis",
     )
     second, fourth = sp.symbols("mu_2 mu_4", positive=True)
     sparse2, sparse4 = sp.symbols("s_2 s_4", positive=True)

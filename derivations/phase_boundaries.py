@@ -57,7 +57,7 @@ def derive() -> Derivation:
             r"$1 \le D < N - 1$, so that the other features neither fill their dimensions nor vanish; for $\kappa < "
             "3$ an integer $D$.",
         ),
-        source="arXiv 2210.01892 v4, section 4 and Figure 4 (there $N = 6$, $D = 3$), with equations 15 to 18",
+        source="arXiv 2210.01892 v4, Figure 4 (there $N = 6$, $D = 3$), from equations 15 to 18",
     )
     C_v = sp.Function("C_opt")
     scale, low, high, price, odd = (sp.Function(s) for s in ("tau", "V_0", "V_1", "lambda", "C_1"))

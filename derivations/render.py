@@ -127,7 +127,7 @@ _MACROS = {
     "alpha": "α", "gamma": "γ", "delta": "δ", "epsilon": "ε", "theta": "θ", "kappa": "κ", "lambda": "λ",
     "mu": "μ", "xi": "ξ", "sigma": "σ", "tau": "τ", "Pi": "Π", "pi": "π", "sum": "Σ", "int": "∫", "sqrt": "√",
     "le": "≤", "ge": "≥", "ne": "≠", "cdot": "·", "times": "×", "to": "→", "infty": "∞", "ldots": "…",
-    "min": "min", "max": "max", "tan": "tan", "ell": "ℓ", "partial": "∂", "left": "", "right": "",
+    "min": "min", "max": "max", "tan": "tan", "ell": "ℓ", "partial": "∂", "nabla": "∇", "left": "", "right": "",
 }  # fmt: skip
 _SUPERSCRIPT = str.maketrans("0123456789+-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻")
 _SIMPLE_GROUP = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
