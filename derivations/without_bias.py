@@ -50,7 +50,7 @@ def derive() -> Derivation:
             "The loss without a bias of `expected_loss`; $f(C; v)$ is the loss of a feature of `capacity_loss`.",
             r"$\kappa_i \ge 3$ where convexity is used; $\kappa_i > 1$ elsewhere.",
         ),
-        source="Extends arXiv 2210.01892 v4, equation 12, where the bias is at its best; the saddle is not in the paper",
+        source="Extends arXiv 2210.01892 v4, equation 12 (at the best bias); the saddle is not in the paper",
     )
     ell, f, norm, best = sp.Function("L_1"), sp.Function("f"), sp.Function("m_opt"), sp.Function("g")
     raised = sp.Function("v_s")
