@@ -216,7 +216,7 @@ def read_table(
     >>> read_table(path, {"name": text, "size": number(low=0.0)})
     {'name': ['a', 'b, c'], 'size': [0.1, 2.0]}
     """
-    path, kind = _existing(path, ".csv", ".parquet")
+    path, kind = existing_file(path, ".csv", ".parquet")
     table = (_read_csv if kind == ".csv" else _read_parquet)(path, columns, optional)
     if not all(table.values()):
         raise ValueError(f"{path}: there are no rows")
@@ -320,7 +320,7 @@ def _read_parquet(
 
 
 def _write_parquet(cells: Mapping[str, list[Any]], path: Path) -> None:
-    arrow, parquet = _optional("pyarrow", "parquet"), _optional("pyarrow.parquet", "parquet")
+    arrow, parquet = optional_module("pyarrow", "parquet"), optional_module("pyarrow.parquet", "parquet")
     parquet.write_table(arrow.table(dict(cells)), path)
 
 
@@ -397,14 +397,14 @@ def read_activations(path: StrPath, *, key: str | None = None) -> Activations:
     >>> Profile.from_activations(activations.data, names=activations.names)
     Profile(3 features, importance 0.9... … 1.0..., kurtosis 2.7... … 3.1..., measured)
     """
-    path, kind = _existing(path, *_OPEN)
+    path, kind = existing_file(path, *_OPEN)
     if key is not None and kind not in _KEYED:
         raise ValueError(f"{path}: a key is for {' and '.join(sorted(_KEYED))} files, got {key!r}")
     return _OPEN[kind](path, key)
 
 
 def _open_npy(path: Path, key: str | None) -> Activations:
-    with _readable(path, ValueError, EOFError):
+    with readable_file(path, ValueError, EOFError):
         data = np.lib.format.open_memmap(path, mode="r")  # which refuses pickled objects
     _require_matrix(path, data.shape, data.dtype, np.can_cast(data.dtype, np.float64, "same_kind"))
     return Activations(data, None)
@@ -413,12 +413,12 @@ def _open_npy(path: Path, key: str | None) -> Activations:
 def _open_npz(path: Path, key: str | None) -> Activations:
     broken = (ValueError, EOFError, zipfile.BadZipFile, zlib.error)
     with path.open("rb") as file:
-        with _readable(path, *broken):
+        with readable_file(path, *broken):
             archive = np.load(file, allow_pickle=False)
         if isinstance(archive, np.ndarray):
             raise ValueError(f"{path}: not a readable .npz file: it is a .npy file")  # noqa: TRY004
         name = _only(path, key, archive.files)
-        with _readable(path, *broken):
+        with readable_file(path, *broken):
             data = archive[name]
     _require_matrix(path, data.shape, data.dtype, np.can_cast(data.dtype, np.float64, "same_kind"))
     return Activations(data, None)
@@ -474,7 +474,7 @@ class _CsvChunks:
 
 
 def _open_parquet(path: Path, key: str | None) -> Activations:
-    types = _optional("pyarrow.types", "parquet")
+    types = optional_module("pyarrow.types", "parquet")
     with _parquet_file(path) as file:
         schema = file.schema_arrow
     _refuse_duplicates(path, schema.names)
@@ -492,8 +492,8 @@ class _ParquetChunks:
     names: tuple[str, ...]
 
     def __iter__(self) -> Iterator[FloatArray]:
-        arrow = _optional("pyarrow", "parquet")
-        with _parquet_file(self.path) as file, _readable(self.path, arrow.ArrowException, OSError):
+        arrow = optional_module("pyarrow", "parquet")
+        with _parquet_file(self.path) as file, readable_file(self.path, arrow.ArrowException, OSError):
             start = 1
             for batch in file.iter_batches(batch_size=max(1, _CHUNK // len(self.names))):
                 # nulls become NaN
@@ -510,8 +510,11 @@ class _ParquetChunks:
 
 
 def _open_safetensors(path: Path, key: str | None) -> Activations:
-    safetensors, _ = _optional("safetensors", "safetensors"), _optional("ml_dtypes", "safetensors")  # for bfloat16
-    with _readable(path, safetensors.SafetensorError):
+    safetensors, _ = (
+        optional_module("safetensors", "safetensors"),
+        optional_module("ml_dtypes", "safetensors"),
+    )  # for bfloat16
+    with readable_file(path, safetensors.SafetensorError):
         file = safetensors.safe_open(path, framework="numpy")
     tensor = file.get_slice(_only(path, key, file.keys()))
     data = _Tensor(tensor, tuple(tensor.get_shape()))
@@ -564,7 +567,7 @@ def _require_matrix(path: Path, shape: tuple[int, ...], dtype: Any, real: bool) 
 # ------------------------------------------------------------------------------------------------------ common
 
 
-def _existing(path: StrPath, *known: str) -> tuple[Path, str]:
+def existing_file(path: StrPath, *known: str) -> tuple[Path, str]:
     """Return the path and its suffix, of a readable file that is not empty."""
     path = Path(path)
     with path.open("rb") as file:  # missing, a directory, unreadable: the operating system's own words
@@ -617,12 +620,13 @@ def _is_number(cell: str) -> bool:
 
 
 def _parquet_file(path: Path) -> Any:
-    parquet, arrow = _optional("pyarrow.parquet", "parquet"), _optional("pyarrow", "parquet")
-    with _readable(path, arrow.ArrowException):
+    parquet, arrow = optional_module("pyarrow.parquet", "parquet"), optional_module("pyarrow", "parquet")
+    with readable_file(path, arrow.ArrowException):
         return parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**16)  # else all of it gets into memory
 
 
-def _optional(module: str, extra: str) -> Any:
+def optional_module(module: str, extra: str) -> Any:
+    """Import a module that an extra of capsolve brings, or raise an `ImportError` that names the extra."""
     try:
         return import_module(module)
     except ImportError:
@@ -631,7 +635,7 @@ def _optional(module: str, extra: str) -> Any:
 
 
 @contextmanager
-def _readable(path: Path, *broken: type[Exception]) -> Iterator[None]:
+def readable_file(path: Path, *broken: type[Exception]) -> Iterator[None]:
     """Turn what a library says of a broken file into one line that names the path."""
     try:
         yield

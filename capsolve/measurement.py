@@ -409,21 +409,9 @@ def measure(
     return Measurement(weights, capacity, squared_norm, spectrum, tolerance, found, names, comparison)
 
 
-class _Moment(SecondMoment):
-    """The second moment M with its spectrum."""
-
-    def spectrum(self) -> FloatArray:
-        """Return the eigenvalues of M, largest first."""
-        peak = float(self._scale.max())
-        unit = (self._scale / (peak or 1.0)).astype(np.float64)
-        eigenvalues = np.linalg.eigvalsh(self._moment * np.outer(unit, unit))[::-1]
-        with np.errstate(over="ignore"):
-            return np.maximum(eigenvalues, 0.0) * peak * peak
-
-
 def _stream(weights: Weights, factor: FloatArray | None, bar: Any) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the capacities, squared lengths and spectrum of the rows, each times its factor."""
-    moment = _Moment()
+    moment = SecondMoment()
     for block in _blocks(weights, factor):
         moment.add(block)
         bar.update(len(block))

@@ -19,7 +19,7 @@ from typing import IO, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from capsolve.files import StrPath, _existing, _optional, _readable
+from capsolve.files import StrPath, existing_file, optional_module, readable_file
 
 Axis = Literal["rows", "columns"]
 Index = tuple[slice, slice]
@@ -150,7 +150,7 @@ def open_weights(path: StrPath, *, key: str | None = None, features: str | None 
     path = Path(path)
     if path.is_dir():
         path = _weights_in(path)
-    path, kind = _existing(path, *_OPEN)
+    path, kind = existing_file(path, *_OPEN)
     stored = _OPEN[kind](path)
     name = _choose(path, key, stored)
     matrix = stored[name]
@@ -268,7 +268,10 @@ def _configured(cfg: Path, shape: tuple[int, ...]) -> tuple[Axis | None, str]:
 
 
 def _open_safetensors(path: Path) -> dict[str, _Stored]:
-    library, _ = _optional("safetensors", "safetensors"), _optional("ml_dtypes", "safetensors")  # for bfloat16
+    library, _ = (
+        optional_module("safetensors", "safetensors"),
+        optional_module("ml_dtypes", "safetensors"),
+    )  # for bfloat16
 
     def opened(key: str) -> Any:
         return library.safe_open(path, framework="numpy").get_slice(key)
@@ -277,13 +280,13 @@ def _open_safetensors(path: Path) -> dict[str, _Stored]:
         dtype = tensor.get_dtype()
         return _Stored(_FLOATS.get(dtype, dtype), tuple(tensor.get_shape()), lambda index: opened(key)[index])
 
-    with _readable(path, library.SafetensorError):
+    with readable_file(path, library.SafetensorError):
         file = library.safe_open(path, framework="numpy")
         return {key: stored(key, file.get_slice(key)) for key in file.keys()}  # noqa: SIM118  (not a mapping)
 
 
 def _open_npy(path: Path) -> dict[str, _Stored]:
-    with _readable(path, ValueError, EOFError), path.open("rb") as file:
+    with readable_file(path, ValueError, EOFError), path.open("rb") as file:
         stored = _mapped(path, file)
         if stored is None:
             raise ValueError("unknown version of the format")
@@ -294,7 +297,7 @@ def _open_npy(path: Path) -> dict[str, _Stored]:
 
 def _open_npz(path: Path) -> dict[str, _Stored]:
     broken = (ValueError, EOFError, zipfile.BadZipFile, zlib.error)
-    with _readable(path, *broken), zipfile.ZipFile(path) as archive:
+    with readable_file(path, *broken), zipfile.ZipFile(path) as archive:
         return {
             info.filename.removesuffix(".npy"): _member(path, archive, info)
             for info in archive.infolist()
@@ -318,7 +321,7 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Sto
 
     def read(index: Index) -> npt.NDArray[Any]:
         if not whole:
-            with _readable(path, ValueError, EOFError, zipfile.BadZipFile, zlib.error), np.load(path) as arrays:
+            with readable_file(path, ValueError, EOFError, zipfile.BadZipFile, zlib.error), np.load(path) as arrays:
                 whole.append(arrays[info.filename.removesuffix(".npy")])
         return whole[0][index]
 
@@ -351,11 +354,11 @@ def _npy_header(file: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...], bool] 
 
 
 def _open_torch(path: Path) -> dict[str, _Stored]:
-    torch = _optional("torch", "torch")
+    torch = optional_module("torch", "torch")
 
     def load() -> dict[str, Any]:
         try:
-            with _readable(path, RuntimeError, EOFError, OSError):
+            with readable_file(path, RuntimeError, EOFError, OSError):
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except pickle.UnpicklingError:
             raise ValueError(

@@ -14,6 +14,8 @@ from typing import Any
 import array_api_compat as api
 import numpy as np
 
+from capsolve._checks import FloatArray
+
 # Entries of W handled at a time. Adding a block costs an addition to M, so those blocks are the larger ones.
 _ADD = 2**24
 _MEASURE = 2**21
@@ -117,6 +119,14 @@ class SecondMoment:
         """Return Σ_j (ŵ·w_j)² over the other rows j, for each of ``rows``: shape (..., n), 0 for a zero row."""
         xp, parts = self._parts(rows)
         return xp.concat([unit * (total - own) * unit for own, total, unit in parts], axis=-1)
+
+    def spectrum(self) -> FloatArray:
+        """Return the D eigenvalues of M, largest first; for blocks that were two-dimensional NumPy arrays."""
+        peak = float(self._scale.max())
+        unit = (self._scale / (peak or 1.0)).astype(np.float64)
+        eigenvalues = np.linalg.eigvalsh(self._moment * np.outer(unit, unit))[::-1]
+        with np.errstate(over="ignore"):
+            return np.maximum(eigenvalues, 0.0) * peak * peak
 
     def _parts(self, rows: Any) -> tuple[Any, list[tuple[Any, Any, Any]]]:
         """Return, per block, (own, total, unit): |w|⁴ and wᵀMw in one unit, and √ of that unit over |w|²."""
