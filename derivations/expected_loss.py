@@ -115,14 +115,10 @@ def derive() -> Derivation:
         sp.expand_func(sum(by_blocks[b] * sp.ff(n, b) for b in range(1, 5))),
     )
     survivors = [blocks for blocks, survives in partitions if survives]
-    named = " or ".join(
-        " = ".join(POSITIONS[p] for p in blocks[0])
-        + "".join(", " + " = ".join(POSITIONS[p] for p in block) for block in blocks[1:])
-        for blocks in sorted(survivors, key=len)
-    )
+    named = [", ".join(" = ".join(POSITIONS[p] for p in block) for block in blocks) for blocks in survivors]
     d.holds(
         "A partition with an index of its own contributes $E x = 0$; third moments occur only together with such an "
-        f"index. Four partitions survive: ${named.replace(' or ', '$; $')}$.",
+        f"index. Four partitions survive: {'; '.join(f'${text}$' for text in named)}.",
         len(partitions) == 15 and sorted(map(len, survivors)) == [1, 2, 2, 2],
     )
     d.define("The first gives", K, sp.Sum(KAPPA[i] * A[i, i] ** 2, _I))

@@ -10,7 +10,6 @@ C = sp.Symbol("C", positive=True)  # capacity, in (0, 1) unless said otherwise
 m = sp.Symbol("m", positive=True)  # squared norm |w|² of a row of the embedding
 D = sp.Symbol("D", positive=True)  # dimensions
 tau = sp.Symbol("tau", positive=True)  # scale; the price is λ = 2τ²
-lam = sp.Symbol("lambda", positive=True)  # price
 u = sp.Symbol("u", positive=True)  # 1/τ
 gamma = sp.Symbol("gamma", real=True)  # half the excess kurtosis
 a, b, c, t = sp.symbols("a b c t", positive=True)  # slack: κ = 3 + a says κ > 3, C = 1/(1 + t) says 0 < C < 1
