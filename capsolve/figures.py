@@ -504,9 +504,9 @@ def _comparison(ax: Axes, given: Comparison) -> None:
     )
     ax.set_xlim(0.0, top)
     ax.set_ylim(0.0, top)
-    ax.set_xlabel("optimal capacity")
+    ax.set_xlabel("optimal capacity, coloured by its phase")
     ax.set_ylabel(r"measured capacity, of $\sigma_i w_i$")
-    ax.set_title(f"{given.left:.1%} or more left on the table (colours: at the optimum)", loc="left")
+    ax.set_title(f"at least {given.left:.1%} left on the table", loc="left")
 
 
 def _headline(allocation: Allocation) -> str:

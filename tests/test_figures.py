@@ -280,11 +280,11 @@ def test_the_null_of_the_spectrum_is_that_of_random_directions(shape):
 def test_the_comparison_shows_measured_against_optimal():
     found = measured(activations=True)
     figure = figures.measurement(found)
-    (ax,) = (ax for ax in figure.axes if ax.get_xlabel() == "optimal capacity")
+    (ax,) = (ax for ax in figure.axes if ax.get_xlabel() == "optimal capacity, coloured by its phase")
     (dots,) = ax.collections
     given = found.comparison
     np.testing.assert_array_equal(dots.get_offsets(), np.column_stack([given.allocation.capacity, given.capacity]))
-    assert ax.get_title(loc="left") == f"{given.left:.1%} or more left on the table (colours: at the optimum)"
+    assert ax.get_title(loc="left") == f"at least {given.left:.1%} left on the table"
     assert len(figure.axes) == 4
 
 
