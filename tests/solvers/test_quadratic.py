@@ -141,3 +141,18 @@ def test_almost_full_budgets_meet_equal_marginal_losses():
     allocation = solve([1, 1, 1, 1], [3 - 1e-12, 1.5, 1e6, 1e9], 4 - 1e-9)
     assert allocation.kkt_error <= 1e-10
     assert allocation.status is Status.OPTIMAL
+
+
+@pytest.mark.parametrize(
+    ("importance", "kurtosis", "dimensions"),
+    [
+        ([10.0, 10.0, 10.0, 10.0, 10.00001445], [2.9, 2.9, 2.9, 2.9, 1.75], 4.999999999999),  # who gives way by 1e-12?
+        ([1.0], [1 + 1e-12], 1e-10),  # a first bit worth 1e-24 of the whole is still given
+        ([5.62341325, 1.0], [1 + 1e-12, 1 + 1e-12], 1e-9),  # a gap of just the tolerance
+    ],
+)
+def test_small_differences_do_not_drown(importance, kurtosis, dimensions):
+    allocation = solve(importance, kurtosis, dimensions)
+    assert allocation.status is Status.OPTIMAL
+    assert allocation.kkt_error <= 1e-10
+    assert allocation.budget_error <= 1e-12 * dimensions
