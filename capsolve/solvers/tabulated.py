@@ -151,11 +151,15 @@ class _Problem:
         """Return the capacities, those that miss a grid point by rounding only moved onto it.
 
         What is left of a budget is a difference, known to some ulps of the budget; a capacity an ulp beside a kink of
-        its curve would have the marginal value of the wrong side.
+        its curve would have the marginal value of the wrong side. Many features may each be that close and yet owe
+        it to the budget, not to rounding: then together they are not, and stay.
         """
         k = np.clip(np.searchsorted(self.grid, capacity), 1, self.grid.size - 1)
         nearest = np.where(capacity - self.grid[k - 1] < self.grid[k] - capacity, self.grid[k - 1], self.grid[k])
-        return np.where(np.abs(capacity - nearest) <= 16.0 * np.finfo(float).eps * self.budget, nearest, capacity)
+        rounding = 16.0 * np.finfo(float).eps * self.budget
+        miss = np.abs(capacity - nearest)
+        close = miss <= rounding
+        return np.where(close, nearest, capacity) if float(np.sum(miss[close])) <= rounding else capacity
 
     @staticmethod
     def shares(width: FloatArray, gapped: BoolArray, budget: float) -> FloatArray:

@@ -487,6 +487,14 @@ def test_the_budget_is_used_exactly_by_many_features():
         assert abs(capacity.sum() - 3210.987) <= 1e-12 * 3210.987
 
 
+@pytest.mark.parametrize("extra", [0.0, 1e-9, 2e-8, 1e-6])
+def test_many_features_a_hair_beside_the_grid_still_use_the_budget(extra):
+    """Each is nearer to a grid point than the budget is to its rounded value; all together they are not."""
+    n, dimensions = 100_000, 10_000 + extra
+    capacity = solve_tabulated(TabulatedLoss((1 - GRID) ** 2, weight=np.ones(n)), dimensions, 1e-9).capacity
+    assert abs(capacity.sum() - dimensions) <= 1e-14 * dimensions
+
+
 @pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf, "3", [1.0], None])
 def test_bad_dimensions(bad):
     with pytest.raises(ValueError, match="dimensions must"):
