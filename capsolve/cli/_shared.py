@@ -1,0 +1,112 @@
+"""What several commands share: exit statuses, checks of options, loading of profiles, JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from capsolve.profile import Profile
+
+BAD_INPUT, BAD_USAGE, NOT_CERTIFIED, INTERRUPTED = 1, 2, 3, 130
+
+
+def in_range(low: float, high: float = math.inf) -> Callable[[click.Context, click.Parameter, float], float]:
+    """Return a callback that lets finite numbers in [low, high] pass."""
+
+    def check(_: click.Context, __: click.Parameter, value: float) -> float:
+        if math.isfinite(value) and low <= value <= high:
+            return value
+        allowed = f"a finite number >= {low:g}" if high == math.inf else f"a number in [{low:g}, {high:g}]"
+        raise click.BadParameter(f"must be {allowed}, got {value:g}")
+
+    return check
+
+
+def table_path(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
+    """Check that a table can be written before there is one."""
+    if value is None:
+        return None
+    path = _writable(value, (".csv", ".parquet"))
+    if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise click.BadParameter('parquet files need pyarrow: pip install "capsolve[parquet]"')
+    return path
+
+
+def figure_path(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
+    """Check that a figure can be written before there is one."""
+    if value is None:
+        return None
+    from capsolve.figures import FORMATS  # noqa: PLC0415
+
+    return _writable(value, FORMATS)
+
+
+def _writable(value: str, suffixes: Sequence[str]) -> Path:
+    path = Path(value)
+    if path.is_dir():
+        raise click.BadParameter(f"{value} is a directory")
+    if path.suffix.lower() not in suffixes:
+        raise click.BadParameter(f"the file type must be one of {', '.join(suffixes)}, got {value}")
+    if not path.parent.is_dir():
+        raise click.BadParameter(f"the directory {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise click.BadParameter(f"{value} cannot be written: permission denied")
+    return path
+
+
+def keep_inputs(source: Path, *outputs: Path | None) -> None:
+    """Refuse to write over what is read."""
+    for path in outputs:
+        if path is not None and path.exists() and source.exists() and path.samefile(source):
+            raise click.UsageError(f"the output would replace the input {source}")
+
+
+@contextmanager
+def about(source: str | Path) -> Iterator[None]:
+    """Make complaints about what a file says name the file."""
+    try:
+        yield
+    except ValueError as error:
+        if str(source) in str(error):
+            raise
+        raise ValueError(f"{source}: {error}") from error
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print one JSON object; what overflowed float64 is null there, for JSON knows no infinity."""
+    click.echo(json.dumps({key: _plain(value) for key, value in content.items()}, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a summary.")
+
+
+def load_profile(name: str) -> Profile:
+    """Return the built-in example of that name, or the profile in the file."""
+    from capsolve.examples import example, examples  # noqa: PLC0415
+    from capsolve.files import read_profile  # noqa: PLC0415
+
+    if name in examples():
+        return example(name)
+    path = Path(name)
+    if not path.suffix and not path.exists():
+        raise ValueError(f"{name}: no such file, and no built-in example; the examples are {', '.join(examples())}")
+    return read_profile(path)

@@ -1,0 +1,93 @@
+"""``capsolve profile``: importance and kurtosis of measured activations."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from capsolve.cli._shared import about, json_flag, keep_inputs, print_json, table_path
+
+if TYPE_CHECKING:
+    from capsolve.profile import Profile
+
+
+@click.command("profile")
+@click.argument("activations", type=click.Path(path_type=Path))
+@click.option("-o", "--output", callback=table_path, metavar="FILE", help="Write the profile as .csv or .parquet.")
+@click.option("--key", metavar="NAME", help="Which array of an .npz or .safetensors file that has several.")
+@json_flag
+def command(activations: Path, output: Path | None, key: str | None, as_json: bool) -> None:
+    """Measure the importance and kurtosis of features.
+
+    ACTIVATIONS is a file of samples (rows) by features (columns): .npy, .npz, .csv, .parquet or .safetensors.
+    All but .npz is read in pieces and need not fit into memory. The importance of a feature is its variance. A
+    feature that never varies has no kurtosis: it gets importance 0 and kurtosis 3, and is reported.
+
+    \b
+    Example:
+      capsolve profile activations.npy -o profile.csv
+    """  # noqa: D301  (click's mark for lines to be kept)
+    from capsolve.files import read_activations, write_profile  # noqa: PLC0415
+    from capsolve.profile import Profile  # noqa: PLC0415
+
+    keep_inputs(activations, output)
+    with about(activations):
+        samples = read_activations(activations, key=key)
+        measured = Profile.from_activations(samples.data, names=samples.names, progress=sys.stderr.isatty())
+    if output is not None:
+        write_profile(measured, output)
+    if as_json:
+        print_json(_profile_content(activations, measured))
+    else:
+        click.echo(_profile_summary(measured))
+        if output is not None:
+            click.echo(f"\nwrote {output}")
+
+
+def _profile_content(source: Path, measured: Profile) -> dict[str, Any]:
+    moments = measured.moments
+    assert moments is not None  # noqa: S101  (for the type checker: from_activations always measures)
+    columns = {} if measured.names is None else {"name": measured.names}
+    return {
+        "activations": str(source),
+        "samples": moments.samples,
+        "features": len(measured),
+        "columns": columns
+        | {"importance": measured.importance, "kurtosis": measured.kurtosis}
+        | {name: getattr(moments, name) for name in ("mean", "variance", "kurtosis_error", "density", "constant")},
+    }
+
+
+def _profile_summary(measured: Profile) -> str:
+    import numpy as np  # noqa: PLC0415
+
+    moments = measured.moments
+    assert moments is not None  # noqa: S101
+    varying = ~moments.constant
+    lines = [f"{len(measured)} features from {moments.samples} samples"]
+    if varying.any():
+        kurtosis, error = measured.kurtosis[varying], moments.kurtosis_error[varying]
+        lines += ["", f"{'':<16}{'smallest':>12}{'median':>12}{'largest':>12}"]
+        for label, values in (
+            ("importance", measured.importance[varying]),
+            ("kurtosis", kurtosis),
+            ("  std. error", error),
+            ("density", moments.density[varying]),
+        ):
+            spread = "".join(f"{value:>12.4g}" for value in np.quantile(values, [0.0, 0.5, 1.0]))
+            lines.append(f"{label:<16}{spread}")
+        below = np.count_nonzero(kurtosis < 3.0)
+        lines += ["", f"{below} have kurtosis below 3 and get capacity whole or not at all, but for one at most"]
+        lines += [f"{kurtosis.size - below} have kurtosis 3 or more and may share dimensions"]
+    if moments.constant.any():
+        which = np.flatnonzero(moments.constant).tolist()
+        listed = ", ".join(measured.names[i] if measured.names else str(i) for i in which[:10])
+        lines += [
+            "",
+            f"{len(which)} never vary and get importance 0, with kurtosis 3 as a placeholder",
+            f"  {listed}{', ...' if len(which) > 10 else ''}",
+        ]
+    return "\n".join(lines)

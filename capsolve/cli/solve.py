@@ -1,0 +1,126 @@
+"""``capsolve solve``: the optimal allocation for a profile and a budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from capsolve.cli._shared import (
+    NOT_CERTIFIED,
+    about,
+    figure_path,
+    in_range,
+    json_flag,
+    keep_inputs,
+    load_profile,
+    print_json,
+    table_path,
+)
+
+if TYPE_CHECKING:
+    from capsolve.allocation import Allocation
+    from capsolve.profile import Profile
+
+
+@click.command("solve")
+@click.argument("profile")
+@click.option(
+    "-D",
+    "--dimensions",
+    type=float,
+    required=True,
+    callback=in_range(0.0),
+    help="The budget: any number >= 0.",
+)
+@click.option("--bias/--no-bias", default=True, help="Whether the network has an output bias (default: it has).")
+@click.option(
+    "--tolerance",
+    type=float,
+    default=1e-9,
+    show_default=True,
+    callback=in_range(0.0, 1.0),
+    help="Relative gap between loss and lower bound up to which the answer counts as optimal.",
+)
+@click.option("-o", "--output", callback=table_path, metavar="FILE", help="Write the allocation as .csv or .parquet.")
+@click.option("--figure", callback=figure_path, metavar="FILE", help="Draw the allocation as .png, .pdf or .svg.")
+@json_flag
+@click.pass_context
+def command(
+    context: click.Context,
+    profile: str,
+    dimensions: float,
+    bias: bool,
+    tolerance: float,
+    output: Path | None,
+    figure: Path | None,
+    as_json: bool,
+) -> None:
+    """Allocate dimensions to features at the least loss.
+
+    PROFILE is a .csv or .parquet file with the columns importance, kurtosis and, optionally, name; or a
+    built-in example: digits. Examples have no suffix and files must have one, so neither can hide the other.
+
+    \b
+    Examples:
+      capsolve solve digits --dimensions 16 --figure allocation.png
+      capsolve solve profile.csv -D 100 -o allocation.parquet
+    """  # noqa: D301  (click's mark for lines to be kept)
+    from capsolve.allocation import Status  # noqa: PLC0415
+    from capsolve.allocation import solve as find  # noqa: PLC0415
+
+    keep_inputs(Path(profile), output, figure)
+    given = load_profile(profile)
+    with about(profile):
+        allocation = find(given.importance, given.kurtosis, dimensions, bias=bias, tolerance=tolerance)
+    if output is not None:
+        from capsolve.files import write_allocation  # noqa: PLC0415
+
+        write_allocation(allocation, output, names=given.names)
+    if figure is not None:
+        from capsolve import figures  # noqa: PLC0415
+
+        figures.save(figures.allocation(allocation, names=given.names), figure)
+    if as_json:
+        print_json(_allocation_content(profile, given, allocation))
+    else:
+        click.echo(allocation.summary())
+        written = [str(path) for path in (output, figure) if path is not None]
+        if written:
+            click.echo(f"\nwrote {' and '.join(written)}")
+    if allocation.status is not Status.OPTIMAL:
+        click.echo(
+            f"capsolve: warning: the allocation is {allocation.status.value}, not certified to be optimal: "
+            f"relative gap {allocation.gap:.1e}, tolerance {tolerance:.1e}",
+            err=True,
+        )
+        context.exit(NOT_CERTIFIED)
+
+
+def _allocation_content(source: str, given: Profile, allocation: Allocation) -> dict[str, Any]:
+    columns = allocation.to_dict(given.names)
+    everywhere = ("dimensions", "price", "lower_bound", "bias")  # repeated in every row, for tables
+    return {
+        "profile": source,
+        "features": len(given),
+        "dimensions": allocation.dimensions,
+        "bias": columns["bias"][0],
+        "status": allocation.status.value,
+        "phases": allocation.counts(),
+        **{
+            name: getattr(allocation, name)
+            for name in (
+                "price",
+                "scale",
+                "loss",
+                "lower_bound",
+                "gap",
+                "tolerance",
+                "kkt_error",
+                "budget_error",
+                "boxes",
+            )
+        },
+        "columns": {name: column for name, column in columns.items() if name not in everywhere},
+    }
