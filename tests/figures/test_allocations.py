@@ -1,8 +1,6 @@
 """Figures are tested on what they hold: positions, colours, labels, borders, files; not on their pixels."""
 
 import dataclasses
-import subprocess
-import sys
 
 import matplotlib as mpl
 import numpy as np
@@ -13,6 +11,7 @@ from matplotlib.figure import Figure
 
 import capsolve
 from capsolve import Phase, figures
+from capsolve.figures._style import number
 
 
 def problem(seed=0, n=40, *, low=1.5, bias=True):
@@ -123,7 +122,7 @@ def test_title_of_an_uncertified_allocation_says_so():
     ],
 )
 def test_numbers_are_short(value, text):
-    assert figures._number(value) == text
+    assert number(value) == text
 
 
 def test_few_features_are_called_by_name():
@@ -215,92 +214,6 @@ def test_phases_need_the_quadratic_loss():
         figures.phases(allocation)
 
 
-# the figure of a measurement
-
-
-def measured(n=300, D=20, *, activations=False):
-    """Return the measurement of a noisy optimal embedding, with all three phases in it."""
-    rng = np.random.default_rng(0)
-    importance = capsolve.power_law(n, 0.9)
-    W = capsolve.solve(importance, 9.0, D).embedding(rng=rng, rotate=True)
-    W += 1e-4 * rng.standard_normal(W.shape)
-    return capsolve.measure(W, activations=capsolve.Profile(importance, 9.0) if activations else None)
-
-
-@pytest.mark.parametrize("n", [30, 300, 3000])
-def test_the_histogram_counts_every_feature_in_its_phase(n):
-    found = measured(n)
-    ax = figures.measurement(found).axes[0]
-    heights = {to_rgba(figures.COLOURS[phase]): 0.0 for phase in Phase}
-    for bar in ax.patches:
-        heights[bar.get_facecolor()] += bar.get_height()
-        assert -1e-12 < bar.get_x() < 1.0
-    for phase, count in found.counts().items():
-        assert heights[to_rgba(figures.COLOURS[Phase[phase.upper()]])] == pytest.approx(count)
-    (null,) = ax.lines
-    np.testing.assert_allclose(null.get_xdata(), 20 / (n + 20 - 1))
-
-
-@pytest.mark.parametrize("n", [30, 300, 3000])
-def test_the_capacities_in_order(n):
-    found = measured(n)
-    ax = figures.measurement(found).axes[1]
-    expected = np.sort(found.capacity)[::-1]
-    drawn = 0
-    for line in ax.lines[:-1]:
-        phase = Phase[line.get_label().upper()]
-        assert line.get_color() == figures.COLOURS[phase]
-        rank = np.asarray(line.get_xdata(), dtype=int)
-        np.testing.assert_array_equal(line.get_ydata(), expected[rank - 1])
-        np.testing.assert_array_equal(np.sort(found.phase)[::-1][rank - 1], phase)
-        drawn += rank.size
-    assert drawn == n if n <= 300 else 200 < drawn <= 1000
-    np.testing.assert_allclose(ax.lines[-1].get_ydata(), 20 / (n + 20 - 1))
-
-
-def test_the_spectrum_and_its_null():
-    found = measured()
-    ax = figures.measurement(found).axes[2]
-    np.testing.assert_allclose(ax.lines[0].get_ydata(), found.spectrum / found.spectrum.mean())
-    assert ax.lines[0].get_xdata()[-1] == 20
-
-
-@pytest.mark.parametrize("shape", [(2000, 200), (200, 2000), (1000, 1000)])
-def test_the_null_of_the_spectrum_is_that_of_random_directions(shape):
-    W = np.random.default_rng(0).standard_normal(shape)
-    eigenvalues = np.linalg.svd(W, compute_uv=False) ** 2 * shape[1] / np.sum(W**2)
-    null = figures._marchenko_pastur(*shape)
-    assert null.shape == eigenvalues.shape
-    # eigenvalues of random matrices are rigid: off by about the distance to their neighbour, log n at most
-    largest = eigenvalues[0]
-    assert np.abs(null - eigenvalues).max() < 0.02 * largest
-    assert np.abs(np.linspace(largest, eigenvalues[-1], null.size) - eigenvalues).max() > 0.02 * largest
-
-
-def test_the_comparison_shows_measured_against_optimal():
-    found = measured(activations=True)
-    figure = figures.measurement(found)
-    (ax,) = (ax for ax in figure.axes if ax.get_xlabel() == "optimal capacity, coloured by its phase")
-    (dots,) = ax.collections
-    given = found.comparison
-    np.testing.assert_array_equal(dots.get_offsets(), np.column_stack([given.allocation.capacity, given.capacity]))
-    assert ax.get_title(loc="left") == f"at least {given.left:.1%} left on the table"
-    assert len(figure.axes) == 4
-
-
-@pytest.mark.parametrize("W", [[[1.0]], [[0.0, 0.0]], np.eye(3), np.ones((5, 2)), [[1.0, 0.0], [1e-300, 1e-300]]])
-def test_extreme_measurements_can_be_drawn(tmp_path, W):
-    profile = capsolve.Profile([1.0] * len(W), 9.0)
-    figures.save(figures.measurement(capsolve.measure(W, activations=profile)), tmp_path / "a.png")
-
-
-def test_vector_files_of_many_measured_features_stay_small(tmp_path):
-    W = np.random.default_rng(0).standard_normal((100_000, 8))
-    profile = capsolve.Profile(capsolve.power_law(100_000, 0.5), 9.0)
-    figures.save(figures.measurement(capsolve.measure(W, activations=profile)), tmp_path / "a.pdf")
-    assert (tmp_path / "a.pdf").stat().st_size < 500_000
-
-
 # manners
 
 
@@ -337,59 +250,3 @@ def test_axes_are_the_callers_and_style_stays_inside():
     assert figures.phases(allocation, ax=figure.add_subplot()).figure is figure
     figures.allocation(allocation)
     assert dict(mpl.rcParams) == before
-
-
-def test_drawing_leaves_pyplot_and_windows_alone(tmp_path):
-    code = (
-        "import sys, capsolve; from capsolve import figures;"
-        "figures.save(figures.allocation(capsolve.solve([2, 1, 1], 9.0, 2)), sys.argv[1]);"
-        "sys.exit('matplotlib.pyplot' in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], check=True)
-
-
-@pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".SVG", b"<?xml")])
-def test_save_writes_the_format_of_the_suffix_reproducibly(tmp_path, suffix, magic):
-    allocation = problem(n=12)
-    files = []
-    for name in ("a", "b"):
-        path = tmp_path / (name + suffix)
-        figures.save(figures.allocation(allocation), path)
-        files.append(path.read_bytes())
-    assert files[0].startswith(magic)
-    assert files[0] == files[1]
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_vector_files_of_many_features_stay_small(tmp_path):
-    figures.save(figures.allocation(problem(n=100_000)), tmp_path / "a.pdf")
-    assert (tmp_path / "a.pdf").stat().st_size < 500_000
-
-
-@pytest.mark.parametrize("name", ["a.gif", "a", "png"])
-def test_save_refuses_other_suffixes(tmp_path, name):
-    with pytest.raises(ValueError, match=r"one of \.pdf, \.png, \.svg, got .*" + name):
-        figures.save(Figure(), tmp_path / name)
-    assert not list(tmp_path.iterdir())
-
-
-def test_save_to_nowhere(tmp_path):
-    with pytest.raises(OSError, match="No such file or directory"):
-        figures.save(Figure(), tmp_path / "missing" / "a.png")
-
-
-def test_a_failing_save_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.png"
-    path.write_bytes(b"old")
-    figure = Figure()
-
-    def fail(file, **_):
-        with open(file, "wb") as half:
-            half.write(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(figure, "savefig", fail)
-    with pytest.raises(OSError, match="disk full"):
-        figures.save(figure, path)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,14 @@
+"""Drawings: who gets how much capacity and why, where the phases lie, and what embeddings look like.
+
+Nothing here opens a window or touches the state of pyplot: figures are plain `matplotlib.figure.Figure`
+objects. Functions that draw one panel take ``ax`` and return it, so that they fit into figures and styles of
+your own; whole figures come in the package's style sheet, ``matplotlib.style.use("capsolve.figures.style")``.
+
+Blue and orange are Okabe and Ito's, which survive the common colour blindnesses; each phase has its own marker
+too, for print in grey. Capacities that fill an area are shown in viridis, which is even in lightness.
+"""
+
+import lazy_loader
+
+# The public names are listed in __init__.pyi, as those of the whole package are.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

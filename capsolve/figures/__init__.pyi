@@ -1,0 +1,12 @@
+# The public drawings and the modules they live in: see capsolve/__init__.pyi. No module has the name of a drawing.
+
+from ._style import COLOURS as COLOURS
+from ._style import MARKERS as MARKERS
+from ._style import STYLE as STYLE
+from ._style import TINTS as TINTS
+from .allocations import allocation as allocation
+from .allocations import capacity as capacity
+from .allocations import phases as phases
+from .measurements import measurement as measurement
+from .saving import FORMATS as FORMATS
+from .saving import save as save

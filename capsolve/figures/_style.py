@@ -1,0 +1,58 @@
+"""What all drawings share: colours, marks, numbers as text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from capsolve.allocation import Phase
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
+    from capsolve.allocation import Allocation
+    from capsolve.measurement import Measurement
+
+STYLE = "capsolve.figures.style"
+"""The name of the package's style sheet, for `matplotlib.style`."""
+
+COLOURS = {Phase.IGNORED: "#707070", Phase.POLYSEMANTIC: "#e69f00", Phase.MONOSEMANTIC: "#0072b2"}
+TINTS = {Phase.IGNORED: 0.05, Phase.POLYSEMANTIC: 0.22, Phase.MONOSEMANTIC: 0.25}  # opacity; differ in grey too
+MARKERS = {Phase.IGNORED: "x", Phase.POLYSEMANTIC: "o", Phase.MONOSEMANTIC: "s"}
+
+CROWD = 200  # above so many, dots become a picture and the mean capacity of neighbours is drawn too
+
+# what random directions would have, above all else
+DASHED: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": (0, (4, 2)), "zorder": 6}
+
+
+def phase_handles(counted: Allocation | Measurement) -> list[Line2D]:
+    """Return entries for a legend, with markers of a size that can be seen."""
+    counts = {phase: counted.counts()[phase.name.lower()] for phase in reversed(Phase)}
+    return [
+        line(f"{phase.name.lower()} ({count:,})", linestyle="none", marker=MARKERS[phase], color=COLOURS[phase])
+        for phase, count in counts.items()
+    ]
+
+
+def line(label: str, **look: Any) -> Line2D:
+    from matplotlib.lines import Line2D  # noqa: PLC0415
+
+    return Line2D([], [], label=label, **look)
+
+
+def number(value: float, digits: int = 4) -> str:
+    """Return a number as text for Matplotlib, as a power of ten where it is very large or small."""
+    mantissa, _, exponent = f"{value:,.{6 if 1e3 <= value < 1e6 else digits}g}".partition("e")
+    if not exponent:
+        return mantissa
+    power = f"10^{{{int(exponent)}}}"
+    return f"${power}$" if mantissa == "1" else rf"${mantissa}\times{power}$"
+
+
+def axes_or_new(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    return Figure(layout="constrained").subplots()

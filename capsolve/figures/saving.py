@@ -1,0 +1,37 @@
+"""Figures as files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from capsolve.figures._style import STYLE
+from capsolve.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = (".pdf", ".png", ".svg")
+"""What `save` can write."""
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure as PDF, PNG or SVG, by the suffix of ``path``: the whole file or nothing.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is another one.
+    OSError
+        If the file cannot be written.
+    """
+    from matplotlib import style  # noqa: PLC0415
+
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in FORMATS:
+        raise ValueError(f"a figure's suffix must be one of {', '.join(FORMATS)}, got {str(path)!r}")
+    dated = {".pdf": "CreationDate", ".svg": "Date"}  # left out: equal figures make equal files
+    with style.context(STYLE), replacing(path) as temporary:
+        figure.savefig(temporary, format=kind[1:], metadata={dated[kind]: None} if kind in dated else None)
