@@ -7,6 +7,8 @@ from ._style import TINTS as TINTS
 from .allocations import allocation as allocation
 from .allocations import capacity as capacity
 from .allocations import phases as phases
+from .cases import marginal_cases as marginal_cases
 from .measurements import measurement as measurement
 from .saving import FORMATS as FORMATS
 from .saving import save as save
+from .water import water_level as water_level

@@ -57,21 +57,25 @@ class FeatureAxis:
         return np.clip(2.2 * distance**0.35, 0.6, 6.0)
 
 
+def called(names: Sequence[str] | None, features: int, which: npt.NDArray[np.intp]) -> list[str]:
+    """Return short names of the features ``which``; a ``ValueError`` if there is not one name for each of all."""
+    if names is not None and len(names) != features:
+        raise ValueError(f"names must have one entry per feature: {features} features, got {len(names)} names")
+    return [_short(str(i if names is None else names[i])) for i in which.tolist()]
+
+
 def sorted_features(allocation: Allocation, names: Sequence[str] | None) -> FeatureAxis:
+    """Return the features in the order in which they are drawn, with their names if they are few."""
     model = allocation.model
     n = model.features
-    if names is not None and len(names) != n:
-        raise ValueError(f"names must have one entry per feature: {n} features, got {len(names)} names")
     if isinstance(model, QuadraticLoss):
         order = np.lexsort((-model.kurtosis, -model.importance))
         title = "features, most important first"
     else:
         order = np.argsort(-model.feature_loss(np.zeros(n)), kind="stable")
         title = "features, costliest to ignore first"
-    if n > NAMED:
-        return FeatureAxis(order, title, None)
-    called = [str(i) for i in range(n)] if names is None else [str(name) for name in names]
-    return FeatureAxis(order, title, [_short(called[i]) for i in order])
+    labels = called(names, n, order if n <= NAMED else order[:0])
+    return FeatureAxis(order, title, labels or None)
 
 
 def _short(name: str) -> str:
@@ -102,6 +106,7 @@ def draw_dots(ax: Axes, features: FeatureAxis, height: FloatArray, phase: npt.ND
 
 
 def label_features(ax: Axes, features: FeatureAxis) -> None:
+    """Make the horizontal axis that of the features."""
     if features.logarithmic:
         ax.set_xscale("log")
     elif features.labels is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from capsolve.allocation import Phase
+from capsolve.allocation import Phase, Status
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.lines import Line2D
 
     from capsolve.allocation import Allocation
@@ -36,9 +37,22 @@ def phase_handles(counted: Allocation | Measurement) -> list[Line2D]:
 
 
 def line(label: str, **look: Any) -> Line2D:
+    """Return an entry for a legend."""
     from matplotlib.lines import Line2D  # noqa: PLC0415
 
     return Line2D([], [], label=label, **look)
+
+
+def headline(allocation: Allocation) -> str:
+    """Return the title of an allocation: its size, status, price and loss."""
+    n, budget = allocation.model.features, allocation.dimensions
+    status = allocation.status.value
+    if allocation.status is not Status.OPTIMAL:
+        status += f", relative gap {number(allocation.gap, 2)}"
+    return (
+        f"{n:,} feature{'s' * (n != 1)} in {number(budget, 6)} dimension{'s' * (budget != 1)}: {status}\n"
+        rf"price $\lambda$ = {number(allocation.price)}, loss $L$ = {number(allocation.loss)}"
+    )
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -50,7 +64,19 @@ def number(value: float, digits: int = 4) -> str:
     return f"${power}$" if mantissa == "1" else rf"${mantissa}\times{power}$"
 
 
+def plain_log(axis: Axis) -> None:
+    """Give a logarithmic axis of less than two decades ticks that are plain numbers: 2, 5, 10."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
+
+    low, high = axis.get_view_interval()
+    if high < 100.0 * low:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda tick, _: number(tick)))
+        axis.set_minor_formatter(NullFormatter())
+
+
 def axes_or_new(ax: Axes | None) -> Axes:
+    """Return the given axes, or those of a new figure."""
     if ax is not None:
         return ax
     from matplotlib.figure import Figure  # noqa: PLC0415

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from capsolve._checks import FloatArray
-from capsolve.allocation import Allocation, Phase, Status
+from capsolve.allocation import Allocation, Phase
 from capsolve.figures._features import draw_dots, label_features, sorted_features
-from capsolve.figures._style import COLOURS, CROWD, STYLE, TINTS, axes_or_new, number, phase_handles
+from capsolve.figures._style import COLOURS, CROWD, STYLE, TINTS, axes_or_new, headline, number, phase_handles
 from capsolve.losses.quadratic import QuadraticLoss
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def capacity(allocation: Allocation, *, names: Sequence[str] | None = None, ax: 
     ax.set_ylabel("capacity $C$")
     label_features(ax, features)
     _legend(ax, allocation)
-    ax.set_title(_headline(allocation), loc="left", pad=24)
+    ax.set_title(headline(allocation), loc="left", pad=24)
     return ax
 
 
@@ -197,14 +197,3 @@ def _legend(ax: Axes, allocation: Allocation) -> None:
     """Put the legend between the axes and the title."""
     handles = [*phase_handles(allocation), *ax.lines]
     ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.03), ncols=4)
-
-
-def _headline(allocation: Allocation) -> str:
-    n, budget = allocation.model.features, allocation.dimensions
-    status = allocation.status.value
-    if allocation.status is not Status.OPTIMAL:
-        status += f", relative gap {number(allocation.gap, 2)}"
-    return (
-        f"{n:,} feature{'s' * (n != 1)} in {number(budget, 6)} dimension{'s' * (budget != 1)}: {status}\n"
-        rf"price $\lambda$ = {number(allocation.price)}, loss $L$ = {number(allocation.loss)}"
-    )
