@@ -8,7 +8,12 @@ from .allocations import allocation as allocation
 from .allocations import capacity as capacity
 from .allocations import phases as phases
 from .cases import marginal_cases as marginal_cases
+from .embeddings import block_graph as block_graph
+from .embeddings import embedding as embedding
+from .embeddings import gram_matrix as gram_matrix
+from .embeddings import vectors as vectors
 from .measurements import measurement as measurement
+from .paths import capacity_path as capacity_path
 from .saving import FORMATS as FORMATS
 from .saving import save as save
 from .water import water_level as water_level

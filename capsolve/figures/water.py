@@ -44,8 +44,8 @@ def water_level(allocation: Allocation, *, names: Sequence[str] | None = None, a
     allocation : Allocation
         Of any loss. Equal features with equal capacity have one curve; of more than twelve curves in one phase,
         about twelve are drawn, closer where features are more important. Without bias the curves hold for the trace
-        that the optimum leaves. Tabulated losses have steps. What is not positive, or beyond 1e±200, cannot be shown on the
-        logarithmic axis.
+        that the optimum leaves. Tabulated losses have steps. The logarithmic axis shows what is between 1e-200
+        and 1e200.
     names : sequence of n str, optional
         What to call the features; their index by default. Up to twelve curves have their name beside them.
     ax : matplotlib.axes.Axes, optional

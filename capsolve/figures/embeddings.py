@@ -1,0 +1,375 @@
+"""What an embedding looks like: its vectors, their inner products, and the blocks that do not interfere."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from capsolve._checks import FloatArray
+from capsolve.allocation import Phase
+from capsolve.figures._features import NAMED, called
+from capsolve.figures._style import COLOURS, CROWD, MARKERS, STYLE, axes_or_new, line, number
+from capsolve.geometry.blocks import Block, blocks
+from capsolve.geometry.capacities import capacities
+from capsolve.geometry.second_moment import floating
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+IndexArray = npt.NDArray[np.intp]
+
+DRAWN = 5000  # vectors, the longest; more would only cover each other
+PIXELS = 400  # rows and columns of the picture of inner products
+WRITTEN = 6  # up to so many features the inner products are written into the picture
+LISTED = 16  # up to so many its rows are named
+ROWS = 14  # of kinds of blocks that are told apart
+
+
+def embedding(W: Any, *, names: Sequence[str] | None = None, tolerance: float = 1e-5) -> Figure:
+    """Draw an embedding on a page of its own: `vectors` (for up to three dimensions), `gram_matrix`, `block_graph`.
+
+    Parameters
+    ----------
+    W : array_like, shape (n, D)
+        One row per feature. If its largest entry is beyond 1e±100, W is drawn in units of that.
+    names : sequence of n str, optional
+        What to call the features; their index by default.
+    tolerance : float
+        What counts as orthogonal, as in `capsolve.blocks`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        With three axes and a colour bar, or two if D > 3.
+
+    Raises
+    ------
+    ValueError
+        If there is not one name per feature, or W is not what `capsolve.blocks` takes.
+
+    Examples
+    --------
+    >>> import capsolve
+    >>> from capsolve import figures
+    >>> W = capsolve.construct_blocks([([0], [1.0], 1.0), ([1, 2], [0.5, 0.5], 1.0)])
+    >>> figures.embedding(W).get_suptitle()
+    '3 features in 2 dimensions: total capacity 2, efficiency 1.000'
+
+    References
+    ----------
+    arXiv 2210.01892, Figs. 5 and 6.
+    """
+    from matplotlib import style  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    seen = _look(W, names, tolerance)
+    D = seen.W.shape[1]
+    with style.context(STYLE):
+        rows = len(seen.W) if len(seen.W) <= NAMED else ROWS
+        figure = Figure(figsize=(7.0, max(2.9, 1.0 + 0.17 * rows)))
+        layout = figure.add_gridspec(1, 3 if D <= 3 else 2, width_ratios=(0.9, 1.1, 1.3)[-3 if D <= 3 else -2 :])
+        if D <= 3:
+            _vectors(figure.add_subplot(layout[0, 0], projection="3d" if D == 3 else None), seen)
+        _gram(figure.add_subplot(layout[0, -2]), seen)
+        _graph(figure.add_subplot(layout[0, -1]), seen)
+        figure.suptitle(seen.headline, x=0.01, ha="left", fontsize="medium")
+        figure.legend(
+            handles=[
+                line(phase.name.lower(), linestyle="none", marker=MARKERS[phase], color=COLOURS[phase])
+                for phase in reversed(Phase)
+            ],
+            loc="outside lower left",
+            ncols=3,
+        )
+    return figure
+
+
+def vectors(W: Any, *, names: Sequence[str] | None = None, tolerance: float = 1e-5, ax: Axes | None = None) -> Axes:
+    """Draw the rows of W as arrows in one, two or three dimensions, coloured by phase.
+
+    A feature that is orthogonal to all others is monosemantic, one no longer than the tolerance is ignored, every other
+    one is polysemantic.
+
+    Parameters
+    ----------
+    W, names, tolerance
+        As for `embedding`, with D ≤ 3. Up to 32 vectors are named; of more than 5,000 the longest are drawn.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; for D = 3 one of projection "3d". On a new figure by default.
+
+    Raises
+    ------
+    ValueError
+        If D > 3, if ``ax`` has another projection, or as for `embedding`.
+    """
+    seen = _look(W, names, tolerance)
+    D = seen.W.shape[1]
+    if D > 3:
+        raise ValueError(f"vectors are drawn in at most 3 dimensions, got shape {seen.W.shape}")
+    if ax is None and D == 3:
+        from matplotlib.figure import Figure  # noqa: PLC0415
+
+        ax = Figure(layout="constrained").add_subplot(projection="3d")
+    ax = axes_or_new(ax)
+    if (ax.name == "3d") != (D == 3):
+        raise ValueError(f"ax must have projection {'3d' if D == 3 else 'rectilinear'!r} for D = {D}, got {ax.name!r}")
+    _vectors(ax, seen)
+    return ax
+
+
+def gram_matrix(W: Any, *, names: Sequence[str] | None = None, tolerance: float = 1e-5, ax: Axes | None = None) -> Axes:
+    """Draw the inner products w_i · w_j as a picture, features of one block side by side.
+
+    Parameters
+    ----------
+    W, names, tolerance
+        As for `embedding`. Up to six features have their inner products written in; of more than 400 every so
+        manyeth is drawn.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw, with a colour bar beside; on a new figure by default.
+
+    Raises
+    ------
+    ValueError
+        As for `embedding`.
+    """
+    ax = axes_or_new(ax)
+    _gram(ax, _look(W, names, tolerance))
+    return ax
+
+
+def block_graph(W: Any, *, names: Sequence[str] | None = None, tolerance: float = 1e-5, ax: Axes | None = None) -> Axes:
+    """Draw which features share which dimensions: features on the left, blocks of dimensions on the right.
+
+    A block is a set of features orthogonal to all others (`capsolve.blocks`); each of its dimensions is a square. An
+    open square is a dimension that no feature uses. Above 32 features, blocks of one kind and size are drawn once.
+
+    Parameters
+    ----------
+    W, names, tolerance
+        As for `embedding`.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; on a new figure by default.
+
+    Raises
+    ------
+    ValueError
+        As for `embedding`.
+
+    References
+    ----------
+    arXiv 2210.01892, Fig. 5 and section 4.
+    """
+    ax = axes_or_new(ax)
+    _graph(ax, _look(W, names, tolerance))
+    return ax
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """An embedding with all that its pictures need."""
+
+    W: FloatArray
+    blocks: tuple[Block, ...]
+    capacity: FloatArray
+    phase: npt.NDArray[np.int8]
+    order: IndexArray
+    """The features, those of one block side by side, the ignored ones last."""
+    names: Sequence[str] | None
+
+    @property
+    def headline(self) -> str:
+        n, D = self.W.shape
+        total = float(self.capacity.sum())
+        return (
+            f"{n:,} feature{'s' * (n != 1)} in {D:,} dimension{'s' * (D != 1)}: total capacity {number(total)}, "
+            f"efficiency {total / D:.3f}"
+        )
+
+    def called(self, which: IndexArray) -> list[str]:
+        return called(self.names, len(self.W), which)
+
+
+def _look(W: Any, names: Sequence[str] | None, tolerance: float) -> _Seen:
+    found = blocks(W, tolerance=tolerance)
+    rows = np.asarray(floating("W", W)[1]).astype(float)
+    unit = float(np.abs(rows).max())
+    if unit > 0.0 and not 1e-100 < unit < 1e100:
+        rows = rows / unit
+    called(names, len(rows), np.arange(0))
+    phase = np.full(len(rows), Phase.IGNORED, dtype=np.int8)
+    for block in found:
+        alone = block.features.size == 1
+        phase[block.features] = Phase.MONOSEMANTIC if alone else Phase.POLYSEMANTIC
+    order = np.concatenate([*(block.features for block in found), np.flatnonzero(phase == Phase.IGNORED)])
+    return _Seen(rows, found, np.asarray(capacities(rows)), phase, order, names)
+
+
+def _vectors(ax: Any, seen: _Seen) -> None:
+    n, D = seen.W.shape
+    length = np.linalg.norm(seen.W, axis=1)
+    reach = 1.15 * (float(length.max()) or 1.0)
+    drawn = np.argsort(-length, kind="stable")[:DRAWN]
+    space = np.pad(seen.W, ((0, 0), (0, max(0, 2 - D))))
+    for phase in Phase:
+        some = drawn[seen.phase[drawn] == phase]
+        tips = space[some]
+        if n <= CROWD and phase is not Phase.IGNORED:
+            spokes = np.stack([np.zeros_like(tips), tips, np.full_like(tips, np.nan)], axis=1).reshape(
+                -1, tips.shape[1]
+            )
+            ax.plot(*spokes.T, color=COLOURS[phase], linewidth=1.4, zorder=2 + phase)
+        size = 16.0 if n <= CROWD else 2.0
+        ax.scatter(*tips.T, s=size, color=COLOURS[phase], marker=MARKERS[phase], zorder=3 + phase, rasterized=n > CROWD)
+    if n <= NAMED:
+        named = np.flatnonzero(seen.phase != Phase.IGNORED)
+        for i, name in zip(named.tolist(), seen.called(named), strict=True):
+            away = space[i] * (1.0 + 0.12 * reach / length[i])
+            ax.text(*away, name, ha="center", va="center", fontsize="small", parse_math=False)
+    for axis in ("x", "y", "z")[: max(2, D)]:
+        getattr(ax, f"set_{axis}lim")(-reach, reach)
+        getattr(ax, f"set_{axis}ticks")([])
+    if D == 3:
+        ax.set_box_aspect((1, 1, 1), zoom=1.7)
+        for along in np.eye(3):
+            ax.plot(*np.outer(along, [-reach, reach]), color="0.75", linewidth=0.6, zorder=0)
+        ax.set_axis_off()
+    else:
+        ax.set_aspect("equal")
+        ax.axhline(0.0, color="0.75", linewidth=0.6, zorder=0)
+        ax.axvline(0.0, color="0.75", linewidth=0.6, zorder=0)
+        ax.spines[:].set_visible(False)
+    ax.set_title("vectors" if n <= DRAWN else "longest vectors", loc="left")
+
+
+def _gram(ax: Axes, seen: _Seen) -> None:
+    n = len(seen.W)
+    order = seen.order
+    if n > PIXELS:
+        order = order[np.rint(np.linspace(0, n - 1, PIXELS)).astype(np.intp)]
+    gram = seen.W[order] @ seen.W[order].T
+    largest = float(np.abs(gram).max()) or 1.0
+    picture = ax.imshow(gram, cmap=_signed(), vmin=-largest, vmax=largest, interpolation="nearest")
+    if n <= WRITTEN:
+        for row, column in itertools.product(range(n), range(n)):
+            value = float(gram[row, column])
+            ax.text(
+                column,
+                row,
+                number(round(value, 12) + 0.0, 2).replace("-", "−"),
+                ha="center",
+                va="center",
+                fontsize="x-small",
+                color="white" if value > 0.6 * largest else "black",
+            )
+    if n <= LISTED:
+        ax.set_yticks(range(n), seen.called(order), parse_math=False)
+        ax.tick_params(length=0)
+    else:
+        ax.set_yticks([])
+    ax.set_xticks([])
+    ax.spines[:].set(visible=True, color="0.8", linewidth=0.5)
+    ax.set_xlabel("features by block" if n <= PIXELS else f"{PIXELS} of {n:,} features by block")
+    ax.set_title("inner products $w_i \\cdot w_j$", loc="left")
+    ax.figure.colorbar(picture, cax=ax.inset_axes((1.04, 0.0, 0.06, 1.0)))
+
+
+def _signed() -> Colormap:
+    """Return white for 0, blue above and orange below: blue ends darker, so that the two differ in grey too."""
+    from matplotlib.colors import LinearSegmentedColormap  # noqa: PLC0415
+
+    blue, orange = COLOURS[Phase.MONOSEMANTIC], COLOURS[Phase.POLYSEMANTIC]
+    ends = [(0.0, orange), (0.5, "white"), (0.85, blue), (1.0, "#003a5c")]
+    return LinearSegmentedColormap.from_list("signed", ends, N=257)  # an odd number: one of them is white
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One block, or several of one kind and size."""
+
+    blocks: list[Block]
+    name: str
+    features: IndexArray
+
+    @property
+    def dimensions(self) -> int:
+        return sum(block.dimension for block in self.blocks)
+
+    @property
+    def phase(self) -> Phase:
+        return Phase.MONOSEMANTIC if all(b.features.size == 1 for b in self.blocks) else Phase.POLYSEMANTIC
+
+
+def _kinds(seen: _Seen) -> list[_Kind]:
+    if len(seen.W) <= NAMED:
+        return [_Kind([block], block.name, block.features) for block in seen.blocks]
+    grouped: dict[tuple[str, int, int], list[Block]] = {}
+    for block in seen.blocks:
+        grouped.setdefault((block.name, block.features.size, block.dimension), []).append(block)
+    ranked = sorted(grouped.values(), key=lambda group: -sum(block.features.size for block in group))
+    rest = list(itertools.chain.from_iterable(ranked[ROWS - 1 :]))
+    several = ranked[: ROWS - 1] + ([rest] if rest else [])
+    found = []
+    for group in several:
+        name = group[0].name if group is not rest else "other"
+        if len(group) > 1:
+            name = f"{len(group):,} × {name}"
+        found.append(_Kind(group, name, np.concatenate([block.features for block in group])))
+    return found
+
+
+def _graph(ax: Axes, seen: _Seen) -> None:
+    n, D = seen.W.shape
+    single = n <= NAMED
+    place = 0.0
+    ticks: list[tuple[float, str]] = []
+    for kind in _kinds(seen):
+        rows = kind.features.size if single else 1
+        squares = kind.dimensions if single else min(kind.dimensions, 1)
+        height = max(rows, squares)
+        centre = place + 0.5 * (height - 1)
+        left = centre + np.arange(rows) - 0.5 * (rows - 1)
+        right = centre + np.arange(squares) - 0.5 * (squares - 1)
+        look: dict[str, Any] = {"color": COLOURS[kind.phase], "zorder": 2}
+        for y, z in itertools.product(left, right):
+            ax.plot([0.0, 1.0], [y, z], linewidth=0.9 if single else 2.0, alpha=0.7, **look)
+        ax.plot(np.zeros(rows), left, linestyle="none", marker=MARKERS[kind.phase], markersize=5.0, **look)
+        ax.plot(np.ones(squares), right, linestyle="none", marker="s", markersize=6.0, color="black", zorder=3)
+        if single:
+            names = seen.called(kind.features)
+            share = [number(round(float(c), 3), 3) for c in seen.capacity[kind.features]]
+            ticks += [(float(y), f"{name}: {c}") for y, name, c in zip(left, names, share, strict=True)]
+        else:
+            ticks.append((float(centre), f"{kind.features.size:,}"))
+        dimensions = f"{kind.dimensions:,} dim{'s' * (kind.dimensions != 1)}"
+        ax.text(1.12, centre, f"{kind.name}, {dimensions}", va="center", fontsize="small")
+        place += height + 0.4
+    ignored = np.flatnonzero(seen.phase == Phase.IGNORED)
+    unused = D - sum(block.dimension for block in seen.blocks)
+    if ignored.size:
+        rows = ignored.size if single else 1
+        y = place + np.arange(rows)
+        ax.plot(np.zeros(rows), y, linestyle="none", marker="x", markersize=5.0, color=COLOURS[Phase.IGNORED])
+        ticks += (
+            list(zip(y.tolist(), [f"{k}: 0" for k in seen.called(ignored)], strict=True))
+            if single
+            else [(float(y[0]), f"{ignored.size:,}")]
+        )
+    if unused:
+        y = place + np.arange(unused if single else 1)
+        ax.plot(np.ones(y.size), y, linestyle="none", marker="s", markersize=6.0, color="black", fillstyle="none")
+        ax.text(1.12, float(y.mean()), f"unused, {unused:,} dim{'s' * (unused != 1)}", va="center", fontsize="small")
+    ax.set_xlim(-0.1, 1.1)
+    ax.invert_yaxis()
+    ax.set_xticks([])
+    ax.set_yticks([y for y, _ in ticks], [text for _, text in ticks], parse_math=False)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_title("features: capacity, by block" if single else "features by block", loc="left")
