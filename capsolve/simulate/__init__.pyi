@@ -1,0 +1,2 @@
+from .embeddings import OptimisedEmbedding as OptimisedEmbedding
+from .embeddings import optimise_embedding as optimise_embedding
