@@ -9,7 +9,8 @@ import array_api_compat as api
 import numpy as np
 
 from capsolve._checks import scalar
-from capsolve.geometry.second_moment import SecondMoment, floating, require_finite, row_blocks
+from capsolve.geometry.chunks import row_blocks, summarise_and_answer
+from capsolve.geometry.second_moment import SecondMoment, floating, or_one, require_finite
 
 _FACTOR = 2**24  # entries of W in one step of the orthogonal factorisation
 
@@ -62,9 +63,7 @@ def capacities(W: Any, *, feature_axis: int = -2) -> Any:
     array([0.66666667, 0.66666667, 0.66666667])
     """
     W = _features_first(W, feature_axis)
-    moment = SecondMoment()
-    moment.add(W)
-    return moment.capacities(W)
+    return summarise_and_answer(W, SecondMoment, SecondMoment.capacities, floating("W", W)[1].dtype)
 
 
 def stream_capacities(blocks: Callable[[], Iterable[Any]]) -> Iterator[Any]:
@@ -102,9 +101,7 @@ def interference(W: Any, *, feature_axis: int = -2) -> Any:
     array([0., 9., 1.])
     """
     W = _features_first(W, feature_axis)
-    moment = SecondMoment()
-    moment.add(W)
-    return moment.interference(W)
+    return summarise_and_answer(W, SecondMoment, SecondMoment.interference, floating("W", W)[1].dtype)
 
 
 def efficiency(W: Any, *, feature_axis: int = -2) -> Any:
@@ -143,22 +140,51 @@ def leverages(W: Any, *, feature_axis: int = -2) -> Any:
     (array([1., 1.]), array([0.571429, 0.571429]))
     """
     W = _features_first(W, feature_axis)
-    xp, W = floating("W", W)
-    peak = xp.maximum(xp.max(W, axis=-2), -xp.min(W, axis=-2))
-    require_finite("W", xp, peak)
-    scale = xp.where(peak > 0, peak, xp.ones_like(peak))[..., None, :]  # leverages do not see column scales
-    factor = None
-    for block in row_blocks(W, _FACTOR):
-        rows = block / scale
-        rows = rows if factor is None else xp.concat([factor, rows], axis=-2)
-        factor = np.linalg.qr(rows, mode="r") if api.is_numpy_array(rows) else xp.linalg.qr(rows)[1]
-    _, singular, directions = xp.linalg.svd(factor, full_matrices=False)
-    cut = W.shape[-1] * xp.finfo(W.dtype).eps * xp.max(singular, axis=-1, keepdims=True)
-    kept = singular > cut
-    inverse = xp.astype(kept, singular.dtype) / xp.where(kept, singular, xp.ones_like(singular))
-    whiten = xp.matrix_transpose(directions) * inverse[..., None, :]
-    parts = [(block / scale) @ whiten for block in row_blocks(W, _FACTOR)]
-    return xp.concat([xp.vecdot(part, part, axis=-1) for part in parts], axis=-1)
+    return summarise_and_answer(W, _Factor, _Factor.leverages, floating("W", W)[1].dtype)
+
+
+class _Factor:
+    """The triangular factor R of W = QR, its columns in units of W's largest entry in them."""
+
+    def __init__(self) -> None:
+        self._factor: Any = None
+        self._scale: Any = None
+
+    def add(self, rows: Any) -> None:
+        """Take in a block of rows."""
+        xp, rows = floating("W", rows)
+        for block in row_blocks(rows, _FACTOR):
+            peak = xp.maximum(xp.max(block, axis=-2), -xp.min(block, axis=-2))
+            require_finite("W", xp, peak)
+            self._take(xp, block / or_one(xp, peak)[..., None, :], peak)
+
+    def merge(self, other: _Factor) -> None:
+        """Take in the rows that ``other`` was given."""
+        self._take(api.array_namespace(other._factor), other._factor, other._scale)
+
+    def _take(self, xp: Any, rows: Any, scale: Any) -> None:
+        if self._scale is not None:
+            largest = xp.maximum(self._scale, scale)
+            unit = or_one(xp, largest)
+            rows = xp.concat(
+                [part * (own / unit)[..., None, :] for part, own in ((self._factor, self._scale), (rows, scale))],
+                axis=-2,
+            )
+            scale = largest
+        self._factor = np.linalg.qr(rows, mode="r") if api.is_numpy_array(rows) else xp.linalg.qr(rows)[1]
+        self._scale = scale
+
+    def leverages(self, rows: Any) -> Any:
+        """Return the leverage score of each of ``rows`` (..., n, D), shape (..., n)."""
+        xp, rows = floating("W", rows)
+        _, singular, directions = xp.linalg.svd(self._factor, full_matrices=False)
+        cut = rows.shape[-1] * xp.finfo(rows.dtype).eps * xp.max(singular, axis=-1, keepdims=True)
+        kept = singular > cut
+        inverse = xp.astype(kept, singular.dtype) / xp.where(kept, singular, xp.ones_like(singular))
+        whiten = xp.matrix_transpose(directions) * inverse[..., None, :]
+        scale = or_one(xp, self._scale)[..., None, :]  # leverages do not see column scales
+        parts = [(block / scale) @ whiten for block in row_blocks(rows, _FACTOR)]
+        return xp.concat([xp.vecdot(part, part, axis=-1) for part in parts], axis=-1)
 
 
 def random_capacity(features: float, dimensions: float) -> float:

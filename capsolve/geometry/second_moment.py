@@ -7,14 +7,13 @@ is divided by its own largest entry before it meets M. Rows of length 1e-200 and
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from typing import Any
 
 import array_api_compat as api
 import numpy as np
 
 from capsolve._checks import FloatArray
+from capsolve.geometry.chunks import row_blocks
 
 # Entries of W handled at a time. Adding a block costs an addition to M, so those blocks are the larger ones.
 _ADD = 2**24
@@ -55,14 +54,6 @@ def require_finite(name: str, xp: Any, array: Any) -> None:
         raise ValueError(f"{name} must be finite, got a NaN or an infinity")
 
 
-def row_blocks(W: Any, entries: int) -> Iterator[Any]:
-    """Cut W (..., n, D) along its rows into blocks of about ``entries`` numbers; a Dask array is chunked already."""
-    rows = W.shape[-2]
-    step = rows if api.is_dask_array(W) else max(1, entries * rows // max(1, math.prod(W.shape)))
-    for start in range(0, rows, step):
-        yield W[..., start : min(start + step, rows), :]
-
-
 class SecondMoment:
     """The second-moment matrix of an embedding, accumulated from blocks of its rows.
 
@@ -95,25 +86,39 @@ class SecondMoment:
         for block in row_blocks(rows, _ADD):
             self._add(xp, block)
 
+    def merge(self, other: SecondMoment) -> None:
+        """Add the rows that ``other`` was given."""
+        if other._scale is None:
+            return
+        if self._scale is None:
+            self._scale, self._moment = other._scale, other._moment
+            return
+        xp = api.array_namespace(self._scale)
+        scale = xp.maximum(self._scale, other._scale)
+        self._moment = self._in_units(xp, scale) + other._in_units(xp, scale)
+        self._scale = scale
+
     def _add(self, xp: Any, block: Any) -> None:
         peak = xp.maximum(xp.max(block, axis=-2), -xp.min(block, axis=-2))
         require_finite("W", xp, peak)
         if self._scale is not None:
-            scale = xp.maximum(self._scale, peak)
-            shrink = self._scale / _or_one(xp, scale)
-            self._moment = self._moment * (shrink[..., :, None] * shrink[..., None, :])
-            peak = scale
+            peak = xp.maximum(self._scale, peak)
+            self._moment = self._in_units(xp, peak)
         self._scale = peak
-        unit = block / _or_one(xp, peak)[..., None, :]
+        unit = block / or_one(xp, peak)[..., None, :]
         product = xp.matrix_transpose(unit) @ unit
         if api.is_numpy_array(product):
             product = product.astype(np.float64, copy=False)
         self._moment = product if self._moment is None else self._moment + product
 
+    def _in_units(self, xp: Any, scale: Any) -> Any:
+        shrink = self._scale / or_one(xp, scale)
+        return self._moment * (shrink[..., :, None] * shrink[..., None, :])
+
     def capacities(self, rows: Any) -> Any:
         """Return the capacity of each of ``rows`` (..., n, D), shape (..., n); 0 for a zero row."""
         xp, parts = self._parts(rows)
-        return xp.concat([own / _or_one(xp, total) for own, total, _ in parts], axis=-1)
+        return xp.concat([own / or_one(xp, total) for own, total, _ in parts], axis=-1)
 
     def interference(self, rows: Any) -> Any:
         """Return Σ_j (ŵ·w_j)² over the other rows j, for each of ``rows``: shape (..., n), 0 for a zero row."""
@@ -140,18 +145,18 @@ class SecondMoment:
 def _measure(xp: Any, rows: Any, scale: Any, moment: Any) -> tuple[Any, Any, Any]:
     peak = xp.max(xp.abs(rows), axis=-1)
     require_finite("W", xp, peak)
-    unit = rows / _or_one(xp, peak)[..., None]
+    unit = rows / or_one(xp, peak)[..., None]
     square = xp.vecdot(unit, unit, axis=-1)
     direction = unit * scale[..., None, :]
     reach = xp.max(direction, axis=-1)
     reach = xp.maximum(reach, -xp.min(direction, axis=-1))
-    direction = direction / _or_one(xp, reach)[..., None]
+    direction = direction / or_one(xp, reach)[..., None]
     total = xp.vecdot(direction @ moment, direction, axis=-1)
-    own = (peak / _or_one(xp, reach) * square) ** 2
+    own = (peak / or_one(xp, reach) * square) ** 2
     # A row is part of M, so own <= total but for rounding.
-    return own, xp.maximum(total, own), reach / xp.sqrt(_or_one(xp, square))
+    return own, xp.maximum(total, own), reach / xp.sqrt(or_one(xp, square))
 
 
-def _or_one(xp: Any, array: Any) -> Any:
+def or_one(xp: Any, array: Any) -> Any:
     """Replace zeros by ones, to divide by."""
     return xp.where(array > 0, array, xp.ones_like(array))

@@ -1,7 +1,9 @@
 """Capacity against exact rational arithmetic, the paper's figures, simulation, and other array libraries."""
 
 import itertools
+import threading
 import tracemalloc
+import weakref
 from fractions import Fraction
 
 import numpy as np
@@ -310,6 +312,65 @@ def test_dask():
     da = pytest.importorskip("dask.array")
     W = np.random.default_rng(0).standard_normal((40, 4))
     same_library("dask", lambda a: da.from_array(a, chunks=(10, 4)), np.asarray, W)
+
+
+class Chunks:
+    """A Dask array that counts how often its chunks are made, and how many are in memory at a time."""
+
+    def __init__(self, count):
+        self.lock, self.made, self.alive, self.most = threading.Lock(), 0, 0, 0
+        da = pytest.importorskip("dask.array")
+        self.array = da.map_blocks(self.make, chunks=((64,) * count, (4,)), dtype=float, meta=np.empty((0, 0)))
+
+    def make(self, block_info=None):
+        chunk = np.random.default_rng(block_info[None]["chunk-location"]).standard_normal((64, 4))
+        with self.lock:
+            self.made, self.alive = self.made + 1, self.alive + 1
+            self.most = max(self.most, self.alive)
+        weakref.finalize(chunk, self.drop)
+        return chunk
+
+    def drop(self):
+        with self.lock:
+            self.alive -= 1
+
+
+@pytest.mark.parametrize("function", [capacities, interference, leverages])
+@pytest.mark.parametrize("count", [1, 60])
+def test_dask_arrays_larger_than_memory(function, count):
+    dask = pytest.importorskip("dask")
+    chunks = Chunks(count)
+    lazy = function(chunks.array)
+    assert chunks.made == 0
+    assert lazy.chunks == chunks.array.chunks[:1]
+    with dask.config.set(scheduler="threads", num_workers=2):
+        answer = lazy.compute()
+    assert chunks.made == 2 * count
+    # two at work, and some whose results wait to be merged
+    assert chunks.most <= 12
+    expected = function(chunks.array.compute(scheduler="synchronous"))
+    np.testing.assert_allclose(answer, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_that_chunks_pile_up_would_be_noticed():
+    dask = pytest.importorskip("dask")
+    chunks = Chunks(60)
+    W = chunks.array
+    with dask.config.set(scheduler="threads", num_workers=2):
+        (W @ (W.T @ W)).sum(axis=1).compute()
+    assert chunks.made == 60
+    assert chunks.most > 30
+
+
+def test_bad_dask_arrays():
+    da = pytest.importorskip("dask.array")
+    W = np.ones((6, 2))
+    W[4, 1] = np.nan
+    lazy = da.from_array(W, chunks=(2, 1))
+    with pytest.raises(ValueError, match="W must be finite"):
+        capacities(lazy).compute(scheduler="synchronous")
+    with pytest.raises(ValueError, match=r"known sizes.*compute_chunk_sizes"):
+        capacities(lazy[lazy[:, 0] > 0])
 
 
 BAD = {
