@@ -35,6 +35,7 @@ from .path import capacity_path as capacity_path
 from .profile import Profile as Profile
 from .profile import exponential as exponential
 from .profile import power_law as power_law
+from .reproduction import reproduce as reproduce
 from .sensitivity import Sensitivity as Sensitivity
 
 __version__: str

@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 import capsolve
-from capsolve.cli import measure, profile, solve
+from capsolve.cli import measure, profile, reproduce, solve
 from capsolve.cli._shared import BAD_INPUT, BAD_USAGE, INTERRUPTED
 
 
@@ -80,5 +80,5 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _module in (profile, solve, measure):
+for _module in (profile, solve, measure, reproduce):
     main.add_command(_module.command)

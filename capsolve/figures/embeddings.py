@@ -27,7 +27,7 @@ IndexArray = npt.NDArray[np.intp]
 
 DRAWN = 5000  # vectors, the longest; more would only cover each other
 PIXELS = 400  # rows and columns of the picture of inner products
-WRITTEN = 6  # up to so many features the inner products are written into the picture
+SMALLEST = 16.0  # of a cell, in points, that has its inner product written into it
 LISTED = 16  # up to so many its rows are named
 ROWS = 14  # of kinds of blocks that are told apart
 
@@ -130,8 +130,8 @@ def gram_matrix(W: Any, *, names: Sequence[str] | None = None, tolerance: float 
     Parameters
     ----------
     W, names, tolerance
-        As for `embedding`. Up to six features have their inner products written in; of more than 400 every so
-        manyeth is drawn.
+        As for `embedding`. Where there is room, inner products are written into the picture. Of more than 400
+        features a sample is drawn.
     ax : matplotlib.axes.Axes, optional
         Where to draw, with a colour bar beside; on a new figure by default.
 
@@ -257,7 +257,9 @@ def _gram(ax: Axes, seen: _Seen) -> None:
     gram = seen.W[order] @ seen.W[order].T
     largest = float(np.abs(gram).max()) or 1.0
     picture = ax.imshow(gram, cmap=_signed(), vmin=-largest, vmax=largest, interpolation="nearest")
-    if n <= WRITTEN:
+    room = ax.get_window_extent()
+    cell = min(room.width, room.height) * 72.0 / ax.figure.dpi / n  # in points
+    if cell > SMALLEST:
         for row, column in itertools.product(range(n), range(n)):
             value = float(gram[row, column])
             ax.text(
@@ -266,7 +268,7 @@ def _gram(ax: Axes, seen: _Seen) -> None:
                 number(round(value, 12) + 0.0, 2).replace("-", "−"),
                 ha="center",
                 va="center",
-                fontsize="x-small",
+                fontsize=min(0.3 * cell, 7.0),  # five characters fit
                 color="white" if value > 0.6 * largest else "black",
             )
     if n <= LISTED:

@@ -1,0 +1,43 @@
+"""``capsolve reproduce``: the figures of the paper, made again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command("reproduce")
+@click.argument("figure", type=click.Choice(["fig2", "fig6", "all"]))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="FOLDER",
+    help="Where the files go; made if missing.",
+)
+@click.option(
+    "--cells",
+    type=click.IntRange(min=2),
+    help="Cells along each side of a diagram that is optimised cell by cell; each figure has its own default.",
+)
+def command(figure: str, output: Path, cells: int | None) -> None:
+    """Make figures of the paper again.
+
+    \b
+    fig2  marginal values of capacity, and the price that decides
+    fig6  capacities of small embeddings, and blocks that do not interfere
+
+    FOLDER gets pictures (.png and .pdf), data (.csv or .npz) and, for each figure, a text (.md) that has one entry
+    for every statement of the paper: whether it holds, and the numbers that say so.
+
+    \b
+    Example:
+      capsolve reproduce fig6 -o paper
+    """  # noqa: D301  (click's mark for lines to be kept)
+    from capsolve.reproduction import reproduce  # noqa: PLC0415
+
+    for path in reproduce(figure, output, cells=cells, progress=sys.stderr.isatty()):
+        click.echo(path)

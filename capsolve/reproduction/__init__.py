@@ -1,0 +1,61 @@
+"""The figures of Scherlis et al., arXiv 2210.01892, made again: picture, data, and what agrees with the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from capsolve.files import StrPath
+from capsolve.reproduction._report import Result, Settings
+
+FIGURES = ("fig2", "fig6")
+"""What `reproduce` can make, by the paper's number."""
+
+
+def reproduce(figure: str, folder: StrPath, *, cells: int | None = None, progress: bool = False) -> list[Path]:
+    """Make a figure of the paper again, with its data and a text of what agrees with the published description.
+
+    Parameters
+    ----------
+    figure : str
+        ``"fig2"`` (marginal values and the price), ``"fig6"`` (capacities of small embeddings, and blocks), or
+        ``"all"``.
+    folder : path
+        Where the files go; made if missing. Each figure has a ``.png``, a ``.pdf``, data as ``.csv`` or ``.npz``, and a
+        ``.md`` with one line for every statement of the paper: whether it holds, and the numbers that say so.
+    cells : int, optional
+        Cells along each side of a diagram that is optimised cell by cell; each figure has its own default.
+    progress : bool
+        Show a progress bar on standard error.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    ValueError
+        If there is no such figure, or ``cells`` is less than 2.
+    OSError
+        If the folder cannot be written.
+
+    Examples
+    --------
+    >>> import capsolve, tempfile
+    >>> [path.name for path in capsolve.reproduce("fig2", tempfile.mkdtemp())]
+    ['fig2.png', 'fig2.pdf', 'fig2.csv', 'fig2.md']
+    """
+    if figure != "all" and figure not in FIGURES:
+        raise ValueError(f"figure must be one of {', '.join(FIGURES)} or all, got {figure!r}")
+    if cells is not None and cells < 2:
+        raise ValueError(f"cells must be at least 2, got {cells}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = Settings(folder, cells, progress)
+    written: list[Path] = []
+    for name in FIGURES if figure == "all" else (figure,):
+        make: Callable[[Settings], Result] = import_module(f"capsolve.reproduction.{name}").make
+        written += make(settings).write(folder, name)
+    return written
