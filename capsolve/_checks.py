@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +86,16 @@ def importance_and_kurtosis(importance: Any, kurtosis: Any) -> tuple[FloatArray,
     if k.ndim == 1 and k.shape != v.shape:
         raise ValueError(f"kurtosis must have one entry per feature: {v.size} features, got {k.size} entries")
     return v, np.broadcast_to(k, v.shape)
+
+
+def refuse(v: FloatArray, k: FloatArray) -> NoReturn:
+    """Raise the `ValueError` that says what is wrong with importance and kurtosis, one of which is known to be bad."""
+    v, k = importance_and_kurtosis(v, k)
+    i = int(np.argmax(v * k))
+    raise ValueError(
+        f"importance × kurtosis must sum to less than {np.finfo(float).max:.3g}, got {v[i]:g} × {k[i]:g} at index {i}; "
+        "divide all importances by a common factor"
+    )
 
 
 def _index(where: tuple[int, ...]) -> str:

@@ -40,20 +40,31 @@ class Demand(NamedTuple):
     gain: FloatArray
     width: FloatArray
 
-    def at(self, scale: float) -> FloatArray:
-        """Return the capacities at ``scale``; a feature that jumps exactly there has not jumped yet."""
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            # Two forms of one line: the first keeps small capacities accurate relatively (large κ), the second
-            # keeps steep ones accurate absolutely (κ near 3), because τ − full is exact there (Sterbenz).
-            shallow = self.gain * (self.enter / scale - 1.0)
-            steep = 1.0 - (1.0 + self.gain) * ((scale - self.full) / scale)
-            share = np.clip(np.where(self.gain < 1.0, shallow, steep), 0.0, 1.0)
-        share = np.where(scale >= self.enter, 0.0, np.where(scale <= self.full, 1.0, share))
+    def at(self, scale: float, correction: float = 0.0, xp: Any = np) -> Any:
+        """Return the capacities at τ = ``scale`` + ``correction``; a feature that jumps exactly there has not jumped.
+
+        The correction is what a float cannot hold of τ: some ulps of it, which is much where κ − 3 is small.
+        """
+        room = (self.enter - scale) - correction
+        excess = (scale - self.full) + correction
+        # Two forms of one line: the first keeps small capacities accurate relatively (large κ), the second keeps steep
+        # ones accurate absolutely (κ near 3), because τ − full is exact there (Sterbenz).
+        share = xp.where(self.gain < 1.0, self.gain * (room / scale), 1.0 - (1.0 + self.gain) * (excess / scale))
+        share = xp.where(room <= 0.0, 0.0, xp.where(excess <= 0.0, 1.0, xp.clip(share, 0.0, 1.0)))
         return share * self.width
 
     def jumps_at(self, scale: float) -> FloatArray:
         """Return what the features that jump exactly at ``scale`` would add, 0 for the others."""
         return np.where((self.enter <= self.full) & (self.enter == scale), self.width, 0.0)
+
+
+def demand_of(v: Any, k: Any, xp: Any = np) -> Demand:
+    """Return the demand of features with importance ``v`` and kurtosis ``k``, see `QuadraticLoss.demand_curve`."""
+    convex, excess = k >= 3.0, k - 3.0
+    full = xp.where(convex, v, v * xp.sqrt(0.5 * (k - 1.0)))
+    enter = xp.where(convex, v * (0.5 * (k - 1.0)), full)
+    gain = xp.where(excess > 0.0, 2.0 / xp.where(excess > 0.0, excess, 1.0), 0.0)
+    return Demand(enter, full, gain, xp.where(v > 0.0, 1.0, 0.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,13 +209,7 @@ class QuadraticLoss:
 
     def demand_curve(self, trace: float = 0.0) -> Demand:
         """Return how the capacities answer to τ; a concave loss (κ < 3) answers as its convex envelope, a jump."""
-        v, k = self.effective_importance(trace), self.kurtosis
-        convex = k >= 3.0
-        full = np.where(convex, v, v * np.sqrt(0.5 * (k - 1.0)))
-        enter = np.where(convex, v * (0.5 * (k - 1.0)), full)
-        with np.errstate(divide="ignore"):
-            gain = np.where(k > 3.0, 2.0 / np.where(k > 3.0, k - 3.0, 1.0), 0.0)
-        return Demand(enter, full, gain, np.where(v > 0.0, 1.0, 0.0))
+        return demand_of(self.effective_importance(trace), self.kurtosis)
 
     def balance(self, respond: Callable[[float], FloatArray]) -> FloatArray:
         """Return the capacities C = respond(T) whose own trace is T: the saddle of the loss without bias.

@@ -22,12 +22,14 @@ class Filling(NamedTuple):
     """How a budget is spread over a demand curve.
 
     ``scale`` is the smallest τ at which the answer is optimal: 2τ² is what the *next* bit of budget would save.
-    ``jumping`` marks features that jump exactly at ``scale``; what is left for them is shared in proportion.
+    ``jumping`` marks features that jump exactly at ``scale``; what is left for them is shared in proportion. The exact
+    τ is ``scale`` + ``correction``, for `Demand.at`.
     """
 
     capacity: FloatArray
     scale: float
     jumping: FloatArray
+    correction: float = 0.0
 
 
 def breakpoints_of(demand: Demand) -> FloatArray:
@@ -86,7 +88,10 @@ def fill(demand: Demand, budget: float, breakpoints: FloatArray | None = None) -
     start_total, end_total = above.sum(), end.sum()
     share = (budget - start_total) / (end_total - start_total)
     capacity = above + share * (end - above)
-    return Filling(capacity, next_scale / (share + (1.0 - share) * (next_scale / scale)), np.zeros_like(jump))
+    beyond = (1.0 - share) * next_scale * ((scale - next_scale) / scale)
+    beyond /= share + (1.0 - share) * (next_scale / scale)
+    exact = next_scale + beyond
+    return Filling(capacity, exact, np.zeros_like(jump), beyond - (exact - next_scale))
 
 
 def _newton(
