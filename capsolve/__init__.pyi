@@ -1,6 +1,7 @@
 # The public names and the modules they live in. This file is the one list: `lazy_loader` reads it when capsolve is
 # imported and loads a module when one of its names is first used; type checkers read it as it stands.
 
+from . import simulate as simulate
 from .allocation import Allocation as Allocation
 from .allocation import Phase as Phase
 from .allocation import Status as Status
@@ -37,5 +38,10 @@ from .profile import exponential as exponential
 from .profile import power_law as power_law
 from .reproduction import reproduce as reproduce
 from .sensitivity import Sensitivity as Sensitivity
+from .verification.battery import verify_battery as verify_battery
+from .verification.report import Check as Check
+from .verification.report import Verdict as Verdict
+from .verification.report import Verification as Verification
+from .verification.routes import verify as verify
 
 __version__: str
