@@ -64,7 +64,7 @@ def demand_of(v: Any, k: Any, xp: Any = np) -> Demand:
     full = xp.where(convex, v, v * xp.sqrt(0.5 * (k - 1.0)))
     enter = xp.where(convex, v * (0.5 * (k - 1.0)), full)
     gain = xp.where(excess > 0.0, 2.0 / xp.where(excess > 0.0, excess, 1.0), 0.0)
-    return Demand(enter, full, gain, xp.where(v > 0.0, 1.0, 0.0))
+    return Demand(enter, full, gain, xp.where(v > 0.0, xp.ones_like(v), 0.0))
 
 
 @dataclass(frozen=True, eq=False)

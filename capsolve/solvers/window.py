@@ -139,14 +139,14 @@ def decide(v: Any, k: Any, window: Window, xp: Any = np) -> tuple[Any, Any, Any]
     low, high, reach = window
     demand = demand_of(v, k, xp)
     concave = k < 3.0
-    above = demand.full > xp.where(concave, high * reach, high)
-    below = demand.enter < xp.where(concave, low / reach, low)
+    above = demand.full > xp.where(concave, xp.full_like(k, high * reach), high)
+    below = demand.enter < xp.where(concave, xp.full_like(k, low / reach), low)
     between = (demand.full < low) & (demand.enter > high)
     undecided = (v > 0.0) & ~(above | below | between)
     one, zero = xp.ones_like(demand.width), xp.zeros_like(demand.width)
     full = xp.where(above, one, zero)
-    at_low = xp.where(between, demand.at(low, xp=xp), full) if between.any() else full
-    at_high = xp.where(between, demand.at(high, xp=xp), full) if between.any() else full
+    at_low = xp.where(between, demand.at(low, xp=xp), full) if xp.any(between) else full
+    at_high = xp.where(between, demand.at(high, xp=xp), full) if xp.any(between) else full
     return at_low, at_high, undecided
 
 
