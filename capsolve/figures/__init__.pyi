@@ -12,6 +12,7 @@ from .embeddings import block_graph as block_graph
 from .embeddings import embedding as embedding
 from .embeddings import gram_matrix as gram_matrix
 from .embeddings import vectors as vectors
+from .grids import architecture_grid as architecture_grid
 from .measurements import measurement as measurement
 from .paths import capacity_path as capacity_path
 from .saving import FORMATS as FORMATS

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._checks import FloatArray
 from capsolve.allocation import Phase
+from capsolve.figures._cells import MAP, edges
 from capsolve.figures._features import NAMED, sorted_features
 from capsolve.figures._style import STYLE, plain_log
 
@@ -103,10 +103,10 @@ def _capacities(ax: Axes, path: CapacityPath, names: Sequence[str] | None) -> No
         full[column] = np.count_nonzero(phase == Phase.MONOSEMANTIC)
         ordered = ordered and bool((np.diff(phase) <= 0).all())
     logarithmic = bool(budgets[0] > 0.0 and budgets[-1] >= WIDE * budgets[0])
-    across = np.maximum(_edges(budgets, logarithmic), 0.0)
-    up = _edges(features.rank[rows], features.logarithmic)
+    across = np.maximum(edges("dimensions", budgets, logarithmic), 0.0)
+    up = edges("features", features.rank[rows], features.logarithmic)
     up[0], up[-1] = features.limits
-    picture = ax.pcolormesh(across, up, capacity, vmin=0.0, vmax=1.0, cmap="viridis", rasterized=True)
+    picture = ax.pcolormesh(across, up, capacity, vmin=0.0, vmax=1.0, cmap=MAP, rasterized=True)
     ax.figure.colorbar(picture, ax=ax, label="capacity $C$", pad=0.01)
     if ordered:
         for count, look, label in (
@@ -131,13 +131,3 @@ def _capacities(ax: Axes, path: CapacityPath, names: Sequence[str] | None) -> No
 def _evenly(count: int, most: int) -> npt.NDArray[np.intp]:
     """Return at most ``most`` positions out of ``count``, the first and the last included."""
     return np.unique(np.rint(np.linspace(0, count - 1, min(count, most))).astype(np.intp))
-
-
-def _edges(centres: FloatArray, logarithmic: bool) -> FloatArray:
-    """Return where the cells around ascending ``centres`` begin and end: halfway to their neighbours."""
-    if centres.size == 1:
-        return np.array([0.5, 1.5]) * centres[0] if centres[0] > 0.0 else np.array([0.0, 1.0])
-    at = np.log(centres) if logarithmic else centres
-    middle = 0.5 * (at[1:] + at[:-1])
-    edges = np.concatenate([[1.5 * at[0] - 0.5 * at[1]], middle, [1.5 * at[-1] - 0.5 * at[-2]]])
-    return np.exp(edges) if logarithmic else edges
