@@ -11,8 +11,11 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 
-def real_array(name: str, value: Any, *, ndim: int | None = None) -> FloatArray:
-    """Return ``value`` as a float64 array of finite real numbers, or raise a `ValueError` that names it."""
+def real_array(name: str, value: Any, *, ndim: int | None = None, start: int = 0) -> FloatArray:
+    """Return ``value`` as a float64 array of finite real numbers, or raise a `ValueError` that names it.
+
+    ``start`` is the index of the first entry where the value is a part of something larger.
+    """
     try:
         raw = np.asarray(value)
     except ValueError as error:  # ragged nested lists
@@ -25,16 +28,16 @@ def real_array(name: str, value: Any, *, ndim: int | None = None) -> FloatArray:
     bad = ~np.isfinite(array)
     if bad.any():
         where = tuple(int(k) for k in np.argwhere(bad)[0])
-        raise ValueError(f"{name} must be finite, got {array[where]} at index {_index(where)}")
+        raise ValueError(f"{name} must be finite, got {array[where]} at index {_index(where, start)}")
     return array
 
 
-def at_least(name: str, array: FloatArray, low: float) -> None:
+def at_least(name: str, array: FloatArray, low: float, start: int = 0) -> None:
     """Raise a `ValueError` that shows the first entry of ``array`` below ``low``."""
     bad = array < low
     if bad.any():
         where = tuple(int(k) for k in np.argwhere(bad)[0])
-        at = f" at index {_index(where)}" if where else ""
+        at = f" at index {_index(where, start)}" if where else ""
         raise ValueError(f"{name} must be >= {low:g}, got {array[where]!s}{at}")
 
 
@@ -73,30 +76,31 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def importance_and_kurtosis(importance: Any, kurtosis: Any) -> tuple[FloatArray, FloatArray]:
+def importance_and_kurtosis(importance: Any, kurtosis: Any, start: int = 0) -> tuple[FloatArray, FloatArray]:
     """Return validated importance (n,) and kurtosis, broadcast to (n,)."""
-    v = real_array("importance", importance, ndim=1)
+    v = real_array("importance", importance, ndim=1, start=start)
     if v.size == 0:
         raise ValueError("importance must have at least one feature, got an empty array")
-    at_least("importance", v, 0.0)
-    k = real_array("kurtosis", kurtosis)
+    at_least("importance", v, 0.0, start)
+    k = real_array("kurtosis", kurtosis, start=start)
     if k.ndim > 1:
         raise ValueError(f"kurtosis must be a scalar or one number per feature, got shape {k.shape}")
-    at_least("kurtosis", k, 1.0)
+    at_least("kurtosis", k, 1.0, start)
     if k.ndim == 1 and k.shape != v.shape:
         raise ValueError(f"kurtosis must have one entry per feature: {v.size} features, got {k.size} entries")
     return v, np.broadcast_to(k, v.shape)
 
 
-def refuse(v: FloatArray, k: FloatArray) -> NoReturn:
+def refuse(v: FloatArray, k: FloatArray, start: int = 0) -> NoReturn:
     """Raise the `ValueError` that says what is wrong with importance and kurtosis, one of which is known to be bad."""
-    v, k = importance_and_kurtosis(v, k)
-    i = int(np.argmax(v * k))
+    v, k = importance_and_kurtosis(v, k, start)
+    with np.errstate(over="ignore"):
+        i = int(np.argmax(v * k))
     raise ValueError(
-        f"importance × kurtosis must sum to less than {np.finfo(float).max:.3g}, got {v[i]:g} × {k[i]:g} at index {i}; "
-        "divide all importances by a common factor"
+        f"importance × kurtosis must sum to less than {np.finfo(float).max:.3g}, got {v[i]:g} × {k[i]:g} "
+        f"at index {i + start}; divide all importances by a common factor"
     )
 
 
-def _index(where: tuple[int, ...]) -> str:
-    return str(where[0]) if len(where) == 1 else str(where)
+def _index(where: tuple[int, ...], start: int) -> str:
+    return str(where[0] + start) if len(where) == 1 else str(where)
