@@ -7,6 +7,7 @@ errors in one line. The exit status is
     1    bad input, or a file that cannot be read or written
     2    bad usage: an option or argument that makes no sense, found before any work is done
     3    done, but the allocation is not certified to be optimal within the tolerance
+    4    done, but independent routes disagree (``verify``)
     130  interrupted
 
 Modules that take long to import are imported by the commands that need them, so that help comes at once.
@@ -21,7 +22,7 @@ from typing import Any
 import click
 
 import capsolve
-from capsolve.cli import measure, profile, reproduce, solve
+from capsolve.cli import measure, profile, reproduce, solve, verify
 from capsolve.cli._shared import BAD_INPUT, BAD_USAGE, INTERRUPTED
 
 
@@ -73,12 +74,12 @@ def main(context: click.Context) -> None:
       capsolve solve digits --dimensions 16 --figure allocation.png
 
     \b
-    Exit status: 0 done, 1 bad input, 2 bad usage, 3 done but not
-    certified to be optimal, 130 interrupted.
+    Exit status: 0 done, 1 bad input, 2 bad usage, 3 done but not certified
+    to be optimal, 4 done but verify finds disagreement, 130 interrupted.
     """  # noqa: D301  (click's mark for lines to be kept)
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-for _module in (profile, solve, measure, reproduce):
+for _module in (profile, solve, measure, verify, reproduce):
     main.add_command(_module.command)

@@ -16,14 +16,14 @@ import click
 if TYPE_CHECKING:
     from capsolve.profile import Profile
 
-BAD_INPUT, BAD_USAGE, NOT_CERTIFIED, INTERRUPTED = 1, 2, 3, 130
+BAD_INPUT, BAD_USAGE, NOT_CERTIFIED, DISAGREE, INTERRUPTED = 1, 2, 3, 4, 130
 
 
-def in_range(low: float, high: float = math.inf) -> Callable[[click.Context, click.Parameter, float], float]:
-    """Return a callback that lets finite numbers in [low, high] pass."""
+def in_range(low: float, high: float = math.inf) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Return a callback that lets finite numbers in [low, high] pass, and an option that is not given."""
 
-    def check(_: click.Context, __: click.Parameter, value: float) -> float:
-        if math.isfinite(value) and low <= value <= high:
+    def check(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+        if value is None or (math.isfinite(value) and low <= value <= high):
             return value
         allowed = f"a finite number >= {low:g}" if high == math.inf else f"a number in [{low:g}, {high:g}]"
         raise click.BadParameter(f"must be {allowed}, got {value:g}")
@@ -48,6 +48,11 @@ def figure_path(_: click.Context, __: click.Parameter, value: str | None) -> Pat
     from capsolve.figures import FORMATS  # noqa: PLC0415
 
     return _writable(value, FORMATS)
+
+
+def report_path(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
+    """Check that a report can be written before there is one."""
+    return None if value is None else _writable(value, (".md",))
 
 
 def _writable(value: str, suffixes: Sequence[str]) -> Path:

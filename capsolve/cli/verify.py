@@ -1,0 +1,103 @@
+"""``capsolve verify``: independent routes to the optimum, side by side."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from capsolve.cli._shared import (
+    DISAGREE,
+    about,
+    in_range,
+    json_flag,
+    keep_inputs,
+    load_profile,
+    print_json,
+    report_path,
+)
+
+if TYPE_CHECKING:
+    from capsolve.verification.report import Verification
+
+
+@click.command("verify")
+@click.argument("profile", required=False)
+@click.option("-D", "--dimensions", type=float, callback=in_range(0.0), help="The budget, with a profile.")
+@click.option("--bias/--no-bias", default=True, help="Whether the network has an output bias (default: it has).")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of problems, starts and inputs."
+)
+@click.option("-o", "--output", callback=report_path, metavar="FILE", help="Write the report as Markdown, .md.")
+@json_flag
+@click.pass_context
+def command(
+    context: click.Context,
+    profile: str | None,
+    dimensions: float | None,
+    bias: bool,
+    seed: int,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Check the solver against independent routes.
+
+    The allocation for a PROFILE, a file or a built-in example as for solve, is held against its lower bound, a generic
+    convex solver, the embedding that realises it, an embedding found by descent, and sampled inputs. Without a profile
+    a battery of problems of every kind is run. The exit status is 4 if any two routes disagree.
+
+    \b
+    Examples:
+      capsolve verify
+      capsolve verify digits --dimensions 16 -o report.md
+    """  # noqa: D301  (click's mark for lines to be kept)
+    if (profile is None) != (dimensions is None):
+        raise click.UsageError("a profile needs --dimensions, and the battery takes none")
+    if profile is None:
+        if not bias:
+            raise click.UsageError("the battery has problems with and without a bias; --no-bias needs a profile")
+        from capsolve.verification.battery import verify_battery  # noqa: PLC0415
+
+        reports = verify_battery(rng=seed, progress=sys.stderr.isatty())
+    else:
+        from capsolve.verification.routes import verify  # noqa: PLC0415
+
+        keep_inputs(Path(profile), output)
+        given = load_profile(profile)
+        with about(profile):
+            title = f"{profile}: {len(given)} features in {dimensions:g} dimensions{'' if bias else ', no bias'}"
+            reports = [verify(given.importance, given.kurtosis, dimensions, bias=bias, rng=seed, title=title)]
+    disagree = [report for report in reports if report.verdict.value == "disagree"]
+    if output is not None:
+        _write(reports, output)
+    if as_json:
+        print_json({"disagree": len(disagree), "problems": [report.to_dict() for report in reports]})
+    else:
+        click.echo("\n\n".join(report.summary() for report in reports))
+        click.echo(f"\n{_conclusion(reports)}")
+        if output is not None:
+            click.echo(f"\nwrote {output}")
+    if disagree:
+        click.echo(f"capsolve: warning: routes disagree: {'; '.join(report.title for report in disagree)}", err=True)
+        context.exit(DISAGREE)
+
+
+def _conclusion(reports: list[Verification]) -> str:
+    """Return the number of checks with each verdict."""
+    counts: dict[str, int] = {}
+    for report in reports:
+        for name, count in report.counts().items():
+            counts[name] = counts.get(name, 0) + count
+    listed = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return f"{len(reports)} problem{'s' if len(reports) > 1 else ''}: {listed}"
+
+
+def _write(reports: list[Verification], path: Path) -> None:
+    import capsolve  # noqa: PLC0415
+    from capsolve.files import replacing  # noqa: PLC0415
+
+    head = f"# Verification, capsolve {capsolve.__version__}\n\n{_conclusion(reports)}.\n\n"
+    with replacing(path) as temporary:
+        temporary.write_text(head + "\n".join(report.markdown() for report in reports), encoding="utf-8")
