@@ -12,6 +12,7 @@ from typing import Any
 import array_api_compat as api
 import numpy as np
 
+from capsolve._arrays import floating as as_floating
 from capsolve._checks import FloatArray
 from capsolve.geometry.chunks import row_blocks
 
@@ -32,20 +33,7 @@ def floating(name: str, W: Any) -> tuple[Any, Any]:
         raise ValueError(f"{name} must have a feature and a dimension axis, got shape {tuple(W.shape)}")
     if 0 in W.shape:
         raise ValueError(f"{name} must not be empty, got shape {tuple(W.shape)}")
-    if str(W.dtype).rpartition(".")[2] in {"float16", "bfloat16"}:
-        return xp, xp.astype(W, xp.float32)
-    if _is(xp, W, "real floating"):
-        return xp, W
-    if _is(xp, W, ("bool", "integral")):
-        return xp, xp.astype(W, xp.asarray(0.5).dtype)
-    raise ValueError(f"{name} must hold real numbers of a type that can be computed with, got dtype {W.dtype}")
-
-
-def _is(xp: Any, W: Any, kind: Any) -> bool:
-    try:
-        return bool(xp.isdtype(W.dtype, kind))
-    except TypeError:  # a dtype the namespace does not know, such as an 8-bit float
-        return False
+    return xp, as_floating(name, W)
 
 
 def require_finite(name: str, xp: Any, array: Any) -> None:

@@ -1,0 +1,199 @@
+"""Profiles in arrays of other libraries: one source for PyTorch, JAX, CuPy and whatever else has the array API.
+
+The data stay on their device and are gone through in blocks, in float64, so that a billion features need little memory
+beyond their own. Sums, samples and the undecided few come to the host. Where a device knows no float64 the blocks are
+computed on the host, one by one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, NoReturn, cast
+
+import array_api_compat as api
+import numpy as np
+
+from capsolve._arrays import to_numpy
+from capsolve._checks import FloatArray, refuse
+from capsolve.solvers.window import Answer, IntArray, Partition, Totals, Window, decide, judge, respond, spread_out, valid
+
+
+class DeviceArrays:
+    """A `Source` of features in arrays of one library on one device.
+
+    Parameters
+    ----------
+    importance, kurtosis : arrays, shape (n,)
+        Of real floating types; the kurtosis may be a number.
+    """
+
+    BLOCK = 1 << 22
+
+    def __init__(self, importance: Any, kurtosis: Any) -> None:
+        self.xp, self.device = api.array_namespace(importance), api.device(importance)
+        self.importance, self.kurtosis = (
+            column.detach() if api.is_torch_array(column) else column for column in (importance, kurtosis)
+        )
+        with self._float64():
+            self.capable = "float64" in self.xp.__array_namespace_info__().dtypes(device=self.device)
+
+    @property
+    def features(self) -> int:
+        """The number of features, n."""
+        return int(self.importance.shape[0])
+
+    def sample(self, size: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        """Return a run of neighbours from each of many intervals of equal length; see `Source`."""
+        with self._float64():
+            index = self.xp.asarray(spread_out(self.features, size, rng), device=self.device)
+            v, k = (
+                to_numpy(self.xp.take(column, index) if api.is_array_api_obj(column) else np.asarray(column))
+                for column in (self.importance, self.kurtosis)
+            )
+        return valid(v.astype(np.float64), np.broadcast_to(k.astype(np.float64), v.shape))
+
+    def refuse(self) -> NoReturn:
+        """Raise the error of the detailed checks; see `Source`."""
+        with self._float64():
+            suspects = [Suspect.of(to_numpy(v), to_numpy(k), start) for start, v, k, _ in self._blocks()]
+        refuse_one_of(suspects)
+
+    def partition(self, window: Window) -> Partition:
+        """Go through the data once; see `Source`."""
+        window = Window(*map(float, window))  # strict namespaces know Python's numbers only
+        with self._float64():
+            parts = [(start, partition_block(v, k, window, xp)) for start, v, k, xp in self._blocks()]
+        return merged(parts)
+
+    def write(self, answer: Answer, unit: float) -> tuple[Any, Totals]:
+        """Go through the data once; see `Source`. The totals are those of the capacities before they are rounded."""
+        xp, dtype, totals = self.xp, self.importance.dtype, []
+        inplace = api.is_writeable_array(self.importance)
+        whole = xp.empty(self.features, dtype=dtype, device=self.device) if inplace else None
+        blocks = []
+        with self._float64():
+            for start, v, k, work in self._blocks():
+                stop = start + v.shape[0]
+                capacity = _respond(v, k, section(answer, start, stop), work)
+                totals.append(judge(v, k, capacity, float(unit), work))
+                if work is not xp:
+                    capacity = xp.asarray(capacity.astype(np.float32), device=self.device)
+                block = xp.astype(capacity, dtype)
+                if whole is None:
+                    blocks.append(block)
+                else:
+                    whole[start:stop] = block
+            return xp.concat(blocks) if whole is None else whole, Totals.of(totals)
+
+    def _blocks(self) -> Iterator[tuple[int, Any, Any, Any]]:
+        """Yield start, importance, kurtosis in float64, and the namespace to compute with."""
+        for start in range(0, self.features, self.BLOCK):
+            block = slice(start, min(start + self.BLOCK, self.features))
+            v = self.importance[block]
+            k = self.kurtosis if isinstance(self.kurtosis, float) else self.kurtosis[block]
+            xp = self.xp if self.capable else np
+            v, k = (self._wide(column) for column in (v, k))
+            yield start, v, xp.broadcast_to(k, v.shape), xp
+
+    def _wide(self, column: Any) -> Any:
+        if not self.capable:
+            return np.asarray(column if isinstance(column, float) else to_numpy(column), np.float64)
+        if isinstance(column, float):
+            return self.xp.asarray(column, dtype=self.xp.float64, device=self.device)
+        return self.xp.astype(column, self.xp.float64)
+
+    def _float64(self) -> AbstractContextManager[Any]:
+        if not api.is_jax_array(self.importance):
+            return nullcontext()
+        import jax  # noqa: PLC0415
+
+        return cast(AbstractContextManager[Any], jax.enable_x64(True))
+
+
+def _respond(v: Any, k: Any, answer: Answer, xp: Any) -> Any:
+    """Return the capacities of one block, the listed ones among them."""
+    capacity = respond(v, k, answer.scale, answer.correction, xp)
+    if answer.which.size == 0:
+        return capacity
+    which = xp.asarray(answer.which, device=api.device(v))
+    value = xp.asarray(answer.capacity, device=api.device(v))
+    index = xp.arange(v.shape[0], dtype=which.dtype, device=api.device(v))
+    # the array API cannot put values at places: each feature looks itself up in the list
+    slot = xp.clip(xp.searchsorted(which, index), 0, answer.which.size - 1)
+    return xp.where(xp.take(which, slot) == index, xp.take(value, slot), capacity)
+
+
+def partition_block(v: Any, k: Any, window: Window, xp: Any) -> Partition:
+    """Return what `decide` says about the features of one block."""
+    at_low, at_high, undecided = decide(v, k, window, xp)
+    which, few_v, few_k = _few(v, k, undecided, xp)
+    return Partition(
+        wanting=int(xp.sum(xp.astype(v > 0.0, xp.int64))),
+        total=float(xp.sum(v * k)),
+        lowest=(float(xp.min(v)), float(xp.min(k))),
+        at_low=float(xp.sum(at_low)),
+        at_high=float(xp.sum(at_high)),
+        importance=few_v,
+        kurtosis=few_k,
+        which=which,
+    )
+
+
+def _few(v: Any, k: Any, chosen: Any, xp: Any) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Return index, importance and kurtosis of the chosen features, on the host."""
+    if not api.is_jax_array(v):
+        index = xp.nonzero(chosen)[0]
+        return to_numpy(index), to_numpy(xp.take(v, index)), to_numpy(xp.take(k, index))
+    # JAX compiles for every new shape: few shapes, then
+    which = np.flatnonzero(to_numpy(chosen))
+    padded = np.zeros(1 << max(4, int(which.size - 1).bit_length()), dtype=np.int64)
+    padded[: which.size] = which
+    return which, *(to_numpy(xp.take(column, xp.asarray(padded)))[: which.size] for column in (v, k))
+
+
+class Suspect(NamedTuple):
+    """The feature of a block that is wrong, or would be the first one too many in a sum that overflows."""
+
+    sane: bool
+    importance: float
+    kurtosis: float
+    which: int
+
+    @classmethod
+    def of(cls, v: FloatArray, k: FloatArray, start: int) -> Suspect:
+        """Return the suspect of a block that starts at the index ``start``."""
+        bad = np.flatnonzero(~(np.isfinite(v) & np.isfinite(k) & (v >= 0.0) & (k >= 1.0)))
+        with np.errstate(over="ignore"):
+            i = int(bad[0] if bad.size else np.argmax(v * k))
+        return cls(bad.size == 0, float(v[i]), float(k[i]), start + i)
+
+
+def refuse_one_of(suspects: Sequence[Suspect]) -> NoReturn:
+    """Raise the error about the first that is wrong, or the largest."""
+    with np.errstate(over="ignore"):
+        one = min(suspects, key=lambda s: (s.sane, s.which if not s.sane else -np.multiply(s.importance, s.kurtosis)))
+    refuse(np.array([one.importance]), np.array([one.kurtosis]), one.which)
+
+
+def merged(parts: Sequence[tuple[int, Partition]]) -> Partition:
+    """Return the partition of a whole from those of its parts, each with the index of its first feature."""
+    each = [part for _, part in parts]
+    return Partition(
+        wanting=sum(part.wanting for part in each),
+        total=float(np.sum([part.total for part in each])),
+        lowest=(min(part.lowest[0] for part in each), min(part.lowest[1] for part in each)),
+        at_low=math.fsum(part.at_low for part in each),
+        at_high=math.fsum(part.at_high for part in each),
+        importance=np.concatenate([part.importance for part in each]),
+        kurtosis=np.concatenate([part.kurtosis for part in each]),
+        which=np.concatenate([part.which + start for start, part in parts]),
+    )
+
+
+def section(answer: Answer, start: int, stop: int) -> Answer:
+    """Return the answer for the features from ``start`` to ``stop``, counted from there."""
+    first, last = np.searchsorted(answer.which, [start, stop])
+    which, capacity = answer.which[first:last] - start, answer.capacity[first:last]
+    return Answer(float(answer.scale), float(answer.correction), which, capacity)
