@@ -8,6 +8,8 @@ from .allocation import Status as Status
 from .allocation import allocate as allocate
 from .allocation import certify as certify
 from .allocation import solve as solve
+from .batch import AllocationBatch as AllocationBatch
+from .batch import solve_batch as solve_batch
 from .examples import example as example
 from .files import read_activations as read_activations
 from .files import read_allocation as read_allocation
