@@ -16,7 +16,9 @@ from capsolve._checks import FloatArray, capacity_vector, scalar
 from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.losses.tabulated import TabulatedLoss
 from capsolve.solvers.quadratic import solve_quadratic
+from capsolve.solvers.solution import Proof
 from capsolve.solvers.tabulated import solve_tabulated
+from capsolve.solvers.window import Totals
 
 if TYPE_CHECKING:
     from capsolve.losses.model import LossModel
@@ -326,6 +328,8 @@ def allocate(loss_model: LossModel, dimensions: Any, *, tolerance: float = 1e-9)
         solution = solve_tabulated(loss_model, budget, tolerance)
     else:
         raise TypeError(f"loss_model must be a QuadraticLoss or a TabulatedLoss, got {type(loss_model).__name__}")
+    if solution.proof is not None:
+        return _allocation(loss_model, budget, solution.capacity, solution.proof, solution.boxes, tolerance)
     return certify(loss_model, budget, solution.capacity, gap=solution.gap, boxes=solution.boxes, tolerance=tolerance)
 
 
@@ -361,7 +365,6 @@ def certify(
     if not isinstance(model, QuadraticLoss | TabulatedLoss):
         raise TypeError(f"model must be a QuadraticLoss or a TabulatedLoss, got {type(model).__name__}")
     capacity = np.array(capacity_vector(capacity, model.features))
-    capacity.setflags(write=False)
     scaled, unit = model.normalised(capacity)
     losses = scaled.feature_loss(capacity)
     loss = float(np.sum(losses))
@@ -369,21 +372,37 @@ def certify(
         open_value = np.where(capacity < 1.0, scaled.marginal(capacity), 0.0)
         price = max(0.0, float(np.max(open_value)))
         last = scaled.marginal(capacity, growing=False)
-    kkt_error = 0.0
-    if price > 0.0 and (capacity > 0.0).any():
+    worst = 0.0
+    if (capacity > 0.0).any():
         # No feature may be worth less at its last bit than another at its next: trades are between two features.
         first = int(np.argmax(open_value))
         rival = np.full(capacity.size, price)
         rival[first] = np.max(np.delete(open_value, first), initial=0.0)
-        kkt_error = max(0.0, float(np.max((rival - last)[capacity > 0.0])) / price)
+        worst = float(np.max((rival - last)[capacity > 0.0]))
     used = min(dimensions, model.demand)
-    multiplier = max(0.0, float(np.max(scaled.steepest(capacity))))
-    size = loss - scaled.floor + multiplier * used
-    bound = scaled.lower_bound(multiplier, used)
+    steepest = max(0.0, float(np.max(scaled.steepest(capacity))))
+    totals = Totals(float(np.sum(capacity)), loss, price, price - worst, steepest)
+    slack = loss - scaled.lower_bound(steepest, used)
     if gap < math.inf:
-        bound = max(bound, loss - gap * (loss - scaled.floor))
-    used_now = float(np.sum(capacity))
-    budget_error = abs(used_now - used) if price > 0.0 else max(0.0, used_now - dimensions)
+        slack = min(slack, gap * (loss - scaled.floor))
+    return _allocation(model, dimensions, capacity, Proof(totals, unit, used, slack), boxes, tolerance, scaled.floor)
+
+
+def _allocation(
+    model: LossModel,
+    dimensions: float,
+    capacity: FloatArray,
+    proof: Proof,
+    boxes: int,
+    tolerance: float,
+    floor: float = 0.0,
+) -> Allocation:
+    """Put together what is known about capacities; ``floor`` is that of the loss, in the proof's units."""
+    totals, unit = proof.totals, proof.unit
+    price, loss, slack = totals.price, totals.loss, max(0.0, proof.slack)
+    size = loss - floor + totals.steepest * proof.budget
+    over = totals.used - (proof.budget if price > 0.0 else dimensions)
+    capacity.setflags(write=False)
     return Allocation(
         model=model,
         dimensions=dimensions,
@@ -391,10 +410,10 @@ def certify(
         price=price * unit * unit,
         scale=math.sqrt(0.5 * price) * unit,
         loss=loss * unit * unit,
-        lower_bound=min(bound, loss) * unit * unit,
-        gap=max(0.0, loss - bound) / size if size > 0.0 else 0.0,
-        kkt_error=kkt_error,
-        budget_error=budget_error,
+        lower_bound=(loss - slack) * unit * unit,
+        gap=slack / size if size > 0.0 else 0.0,
+        kkt_error=max(0.0, price - totals.last) / price if price > 0.0 else 0.0,
+        budget_error=abs(over) if price > 0.0 else max(0.0, over),
         tolerance=tolerance,
         boxes=boxes,
     )

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from capsolve._checks import FloatArray, refuse
 from capsolve.losses.quadratic import GIANT, Demand, demand_of
+from capsolve.solvers.price import Filling, fill
 
 IntArray = npt.NDArray[np.int64]
 
@@ -176,6 +177,16 @@ def judge(v: Any, k: Any, capacity: Any, unit: float, xp: Any = np) -> Totals:
     )
 
 
+def regret(v: FloatArray, k: FloatArray, capacity: FloatArray, scale: float) -> float:
+    """Return by how much Σ [f_i(C_i) + λ C_i] exceeds its minimum, λ = 2 · scale²."""
+    best = respond(v, k, scale)
+    here, there = (
+        np.where(c == 1.0, 2.0 * v, v * ((k - 1.0) / np.where(c == 1.0, 1.0, 1.0 + 0.5 * (k - 3.0) * c)))
+        for c in (capacity, best)
+    )
+    return float(np.sum((capacity - best) * (2.0 * scale * scale - 0.5 * here * there)))
+
+
 class Arrays:
     """A source in memory: NumPy arrays of real numbers, gone through in blocks that stay in the cache."""
 
@@ -292,6 +303,7 @@ class Enclosed(NamedTuple):
     importance: FloatArray
     kurtosis: FloatArray
     which: IntArray
+    reach: float = 1.0  # of the window for features with κ < 3, see `Window`
 
     def demand(self) -> Demand:
         """Return the demand of the undecided features."""
@@ -303,6 +315,19 @@ class Enclosed(NamedTuple):
         above = float(np.sum(demand.at(ramp.high))) if ramp.high < math.inf else 0.0
         below = float(np.sum(demand.at(ramp.low))) if ramp.low > 0.0 else np.count_nonzero(demand.enter)
         return ramp.at_high + above, ramp.at_low + below
+
+    def only(self, chosen: npt.NDArray[np.bool_]) -> Enclosed:
+        """Return the same with some of the undecided features only."""
+        return self._replace(
+            importance=self.importance[chosen], kurtosis=self.kurtosis[chosen], which=self.which[chosen]
+        )
+
+    def fill(self, budget: float) -> Filling:
+        """Spread ``budget`` exactly. Last in the answer is what the decided features take beyond ``at_high``."""
+        ramp = self.decided
+        filling = fill(ramp.beside(self.demand()), budget - ramp.at_high)
+        # a budget that is all that can be used in the window, by rounding only
+        return filling if filling.scale > 0.0 else filling._replace(scale=ramp.low)
 
     def within(self, low: float, high: float, local: LocalKind) -> Enclosed:
         """Return what lies in a smaller window."""
@@ -356,17 +381,17 @@ def _scale_of(used: Callable[[float], float], aim: float, start: float, slack: f
     return low[0], high[0]
 
 
-def enclose(source: Source, dimensions: float, local: LocalKind) -> Enclosed | None:
+def enclose(source: Source, dimensions: float, local: LocalKind, window: Window | None = None) -> Enclosed | None:
     """Return a window around the price and what lies in it; None if the budget is enough for all features."""
-    window, misses = bracket(source, dimensions, local), 0
+    window, misses = window or bracket(source, dimensions, local), 0
     while True:
         part = source.partition(window)
         if not (part.total < math.inf and part.lowest[0] >= 0.0 and part.lowest[1] >= 1.0):
             source.refuse()
         if dimensions >= part.wanting:
             return None
-        low, high, _ = window
-        found = Enclosed(Ramp(low, high, part.at_low, part.at_high), part.importance, part.kurtosis, part.which)
+        low, high, reach = window
+        found = Enclosed(Ramp(low, high, part.at_low, part.at_high), part.importance, part.kurtosis, part.which, reach)
         above, below = found.ends()
         if above <= dimensions and (below > dimensions or low == 0.0):
             return found
@@ -379,15 +404,25 @@ def narrow(found: Enclosed, budget: float, local: LocalKind) -> Enclosed:
     """Return a smaller window around the price, with at most `FEW` undecided features where that can be had.
 
     On a small window Σ C is nearly linear in 1/τ: the price is close to where the straight line between the ends says.
-    Should it not be there, the window is halved.
+    Should it not be there, the undecided features are halved.
     """
-    found, halve = _finite(found, budget), False
+    if found.which.size <= FEW:
+        return found
+    halve = found.decided.low == 0.0 or found.decided.high == math.inf
+    found = _finite(found, budget)
     while found.which.size > FEW and 0.0 < found.decided.low * (1.0 + NARROWEST) < found.decided.high:
         ramp = found.decided
-        above, below = found.ends()
-        guess = (budget - above) / (below - above)
-        shares = (0.0, 0.5) if halve else (max(0.0, guess - 0.06), min(1.0, guess + 0.06))
-        high, low = (ramp.scale_at(share) for share in shares)
+        if halve:
+            demand = found.demand()
+            points = np.concatenate([demand.enter, demand.full])
+            points = points[(points > ramp.low) & (points < ramp.high)]
+            if points.size == 0:
+                break
+            low, high = float(np.partition(points, points.size // 2)[points.size // 2]), ramp.high
+        else:
+            above, below = found.ends()
+            guess = (budget - above) / (below - above)
+            low, high = ramp.scale_at(min(1.0, guess + 0.06)), ramp.scale_at(max(0.0, guess - 0.06))
         inner = found.within(low, high, local)
         above, below = inner.ends()
         missed = not above <= budget < below
