@@ -17,7 +17,18 @@ import numpy as np
 
 from capsolve._arrays import to_numpy
 from capsolve._checks import FloatArray, refuse
-from capsolve.solvers.window import Answer, IntArray, Partition, Totals, Window, decide, judge, respond, spread_out, valid
+from capsolve.solvers.window import (
+    Answer,
+    IntArray,
+    Partition,
+    Totals,
+    Window,
+    decide,
+    judge,
+    respond,
+    spread_out,
+    valid,
+)
 
 
 class DeviceArrays:
