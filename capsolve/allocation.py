@@ -381,7 +381,8 @@ def certify(
         worst = float(np.max((rival - last)[capacity > 0.0]))
     used = min(dimensions, model.demand)
     steepest = max(0.0, float(np.max(scaled.steepest(capacity))))
-    totals = Totals(float(np.sum(capacity)), loss, price, price - worst, steepest)
+    empty, full = int(np.count_nonzero(capacity == 0.0)), int(np.count_nonzero(capacity == 1.0))
+    totals = Totals(float(np.sum(capacity)), empty, full, loss, price, price - worst, steepest)
     slack = loss - scaled.lower_bound(steepest, used)
     if gap < math.inf:
         slack = min(slack, gap * (loss - scaled.floor))

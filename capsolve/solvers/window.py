@@ -81,6 +81,8 @@ class Totals(NamedTuple):
     """Sums and extremes over features at their capacities; importances count in ``unit``, losses in its square."""
 
     used: float  # Σ C
+    empty: int  # features with C = 0
+    full: int  # features with C = 1
     loss: float
     price: float  # the largest marginal value of a feature that is not full, 0 if there is none
     last: float  # the smallest marginal value of a feature that is not empty, infinite if there is none
@@ -89,8 +91,8 @@ class Totals(NamedTuple):
     @classmethod
     def of(cls, parts: list[Totals]) -> Totals:
         """Return the totals of a whole from those of its parts."""
-        used, loss, price, last, steepest = zip(*parts, strict=True)
-        return cls(math.fsum(used), math.fsum(loss), max(price), min(last), max(steepest))
+        used, empty, full, loss, price, last, steepest = zip(*parts, strict=True)
+        return cls(math.fsum(used), sum(empty), sum(full), math.fsum(loss), max(price), min(last), max(steepest))
 
 
 class Source(Protocol):
@@ -170,6 +172,8 @@ def judge(v: Any, k: Any, capacity: Any, unit: float, xp: Any = np) -> Totals:
     chord = (v * xp.sqrt(ratio)) ** 2
     return Totals(
         used=float(xp.sum(capacity)),
+        empty=int(xp.count_nonzero(capacity == 0.0)),
+        full=int(xp.count_nonzero(capacity == 1.0)),
         loss=float(xp.sum((v * xp.sqrt(ratio * (1.0 - capacity))) ** 2)),
         price=float(xp.max(xp.where(not_full, marginal, zero))),
         last=float(xp.min(xp.where(capacity > 0.0, marginal, zero + math.inf))),
