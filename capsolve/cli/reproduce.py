@@ -9,7 +9,7 @@ import click
 
 
 @click.command("reproduce")
-@click.argument("figure", type=click.Choice(["fig2", "fig6", "all"]))
+@click.argument("figure", type=click.Choice(["fig2", "fig6", "fig7", "all"]))
 @click.option(
     "-o",
     "--output",
@@ -29,6 +29,8 @@ def command(figure: str, output: Path, cells: int | None) -> None:
     \b
     fig2  marginal values of capacity, and the price that decides
     fig6  capacities of small embeddings, and blocks that do not interfere
+    fig7  phase diagrams of nine sorts of trained networks: takes long, goes
+          on where it was interrupted
 
     FOLDER gets pictures (.png and .pdf), data (.csv or .npz) and, for each figure, a text (.md) that has one entry
     for every statement of the paper: whether it holds, and the numbers that say so.

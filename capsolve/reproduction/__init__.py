@@ -9,7 +9,7 @@ from pathlib import Path
 from capsolve.files import StrPath
 from capsolve.reproduction._report import Result, Settings
 
-FIGURES = ("fig2", "fig6")
+FIGURES = ("fig2", "fig6", "fig7")
 """What `reproduce` can make, by the paper's number."""
 
 
@@ -19,13 +19,14 @@ def reproduce(figure: str, folder: StrPath, *, cells: int | None = None, progres
     Parameters
     ----------
     figure : str
-        ``"fig2"`` (marginal values and the price), ``"fig6"`` (capacities of small embeddings, and blocks), or
-        ``"all"``.
+        ``"fig2"`` (marginal values and the price), ``"fig6"`` (capacities of small embeddings, and blocks), ``"fig7"``
+        (phase diagrams of nine sorts of trained networks; takes long, goes on where it was interrupted, and needs the
+        extra ``train``), or ``"all"``.
     folder : path
         Where the files go; made if missing. Each figure has a ``.png``, a ``.pdf``, data as ``.csv`` or ``.npz``, and a
         ``.md`` with one line for every statement of the paper: whether it holds, and the numbers that say so.
     cells : int, optional
-        Cells along each side of a diagram that is optimised cell by cell; each figure has its own default.
+        Cells along each side of a diagram that is optimised cell by cell; by default 40 for ``"fig7"``.
     progress : bool
         Show a progress bar on standard error.
 
@@ -40,6 +41,8 @@ def reproduce(figure: str, folder: StrPath, *, cells: int | None = None, progres
         If there is no such figure, or ``cells`` is less than 2.
     OSError
         If the folder cannot be written.
+    ImportError
+        If what trains networks is not installed.
 
     Examples
     --------

@@ -31,8 +31,16 @@ class Finding:
     """A statement of the paper, whether it holds here, and the numbers that say so."""
 
     claim: str
-    holds: bool
+    holds: float
+    """1 (or True) if it does, 0 if not; between if it does for that share of the models it is about."""
     evidence: str
+
+    @property
+    def verdict(self) -> str:
+        """Return one word, or two."""
+        if self.holds == 1:
+            return "agrees"
+        return "agrees in part" if self.holds > 0 else "DISAGREES"
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,8 @@ class Result:
     table: Mapping[str, Any] | None = None
     """Columns of equal length."""
     arrays: Mapping[str, Any] | None = None
+    appendix: str = ""
+    """More numbers, as Markdown."""
 
     def write(self, folder: Path, name: str) -> list[Path]:
         """Write pictures (.png and .pdf), data (.csv, .npz) and the text (.md); return the paths."""
@@ -72,11 +82,20 @@ class Result:
 
     def text(self, files: Sequence[str]) -> str:
         """Return the report as Markdown."""
-        agree = sum(finding.holds for finding in self.findings)
+        verdicts = [finding.verdict for finding in self.findings]
+        partly = verdicts.count("agrees in part")
         lines = [f"# {self.title}", "", f"{PAPER}.", "", self.about, ""]
-        lines += [f"{agree} of {len(self.findings)} statements agree.", ""]
+        more = f", {partly} more in part" if partly else ""
+        lines += [f"{verdicts.count('agrees')} of {len(verdicts)} statements agree{more}.", ""]
         for finding in self.findings:
-            verdict = "agrees" if finding.holds else "DISAGREES"
-            lines += [f"- **{verdict}**: {finding.claim}  ", f"  {finding.evidence}"]
+            lines += [f"- **{finding.verdict}**: {finding.claim}  ", f"  {finding.evidence}"]
+        if self.appendix:
+            lines += ["", self.appendix]
         lines += ["", f"Files: {', '.join(files)}.", ""]
         return "\n".join(lines)
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    cells = [list(heads), ["---"] * len(heads), *map(list, rows)]
+    return [f"| {' | '.join(row)} |" for row in cells]
