@@ -1,14 +1,16 @@
 """All budgets at once: the price and the loss along the capacity path, from one sort of the breakpoints.
 
 With κ ≥ 3 the used capacity S(u) = Σ C_i is piecewise linear in u = 1/τ, with slope A(u), the sum over the features
-that are neither empty nor full of v_i (κ_i−1)/(κ_i−3). The slope on every piece is summed from the intervals of
-the features that cover it (a segment tree over the sorted breakpoints): positive terms only, because a running sum
-that adds a slope of 1e150 and later subtracts it has forgotten everything smaller. S grows from D = 0 and the loss
-from the far end, by dL = −2τ² dS = 2A dτ, so both are sums of positive terms as well.
+that are neither empty nor full of v_i (κ_i−1)/(κ_i−3). S grows from D = 0 and the loss from the far end, by
+dL = −2τ² dS = 2A dτ: both are sums of positive terms. The slope is not: a feature adds to it where it enters and takes
+away where it is full, and a running sum that adds 1e150 and later subtracts it has forgotten everything smaller. So it
+is summed in threefold precision, and where that is not enough from the intervals of the features that cover each piece,
+adding only.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from capsolve._checks import FloatArray
 from capsolve.losses.quadratic import QuadraticLoss
 
 IntArray = npt.NDArray[np.intp]
+EPS = float(np.finfo(np.float64).eps)
 
 
 class Path(NamedTuple):
@@ -35,40 +38,79 @@ class Path(NamedTuple):
 def capacity_knots(model: QuadraticLoss) -> Path:
     """Return the knots of the path of a model with a bias and κ ≥ 3, from D = 0 to its demand."""
     demand = model.demand_curve()
-    wanting = np.flatnonzero(demand.full > 0.0)
+    wanting = demand.full > 0.0
     enter, full = demand.enter[wanting], demand.full[wanting]
-    scale, position = np.unique(-np.concatenate([enter, full]), return_inverse=True)
-    scale = -scale
-    first, last = position[: wanting.size], position[wanting.size :]
-    ramps = first < last
-    with np.errstate(over="ignore"):
+    n, jumps = enter.size, enter == full
+    events = -np.concatenate([enter, full])
+    # A feature that jumps enters before it is full, and between the two, at one scale, its capacity arrives.
+    order = np.argsort(events, kind="stable" if jumps.any() else None)
+    scale = -events[order]
+    filled = order >= n
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         # Slopes from the breakpoints as rounded, whose differences are exact: every feature then rises by 1 in total,
         # also where κ − 3 is a few ulps.
-        rate = enter[ramps] * (full[ramps] / (enter[ramps] - full[ramps]))
-        slope = _covered(first[ramps], last[ramps], rate, scale.size)[:-1]
+        rate = np.where(jumps, 0.0, enter * (full / (enter - full)))
+        slope = _slopes(rate, order)
         fall = scale[:-1] - scale[1:]
-        risen = slope * (fall / scale[:-1] / scale[1:])
-        fallen = 2.0 * slope * fall
-        jumps = np.bincount(first[~ramps], minlength=scale.size).astype(np.float64)
-        jump_loss = np.where(jumps > 0.0, 2.0 * np.square(scale) * np.maximum(jumps, 1.0), 0.0)
-    # Two knots per breakpoint: before and after the features that jump there.
-    gained = np.empty(2 * scale.size)
-    gained[0], gained[2::2], gained[1::2] = 0.0, risen, jumps
-    lost = np.empty(2 * scale.size)
-    lost[-1], lost[1:-1:2], lost[0::2] = 0.0, fallen, jump_loss
-    dimensions = np.cumsum(gained)
+        lost = 2.0 * slope * fall
+        gained = slope * (fall / scale[:-1] / scale[1:])
+        if jumps.any():
+            jumping = filled & np.concatenate([jumps, jumps])[order]
+            gained += jumping[1:]
+            lost[jumping[1:]] += 2.0 * np.square(scale[1:][jumping[1:]])
+    dimensions = np.concatenate([[0.0], running_sum(gained)])
     # Where no feature is on its way, the sum is a whole number of full ones: there the rounding errors are forgotten.
-    full_so_far = np.cumsum(np.bincount(last, minlength=scale.size))
-    whole = np.flatnonzero(slope == 0.0)
-    drift = np.zeros_like(dimensions)
-    drift[2 * whole + 1] = drift[2 * whole + 2] = full_so_far[whole] - dimensions[2 * whole + 1]
-    known = np.zeros(dimensions.size, dtype=np.intp)
-    known[2 * whole + 1], known[2 * whole + 2] = 2 * whole + 1, 2 * whole + 2
-    dimensions += drift[np.maximum.accumulate(known)]
-    dimensions[-1] = wanting.size
+    whole = np.append(np.flatnonzero(slope == 0.0), scale.size - 1)
+    drift = np.cumsum(filled)[whole] - dimensions[whole]
+    dimensions += np.repeat(np.append(0.0, drift), np.diff(whole, prepend=0, append=scale.size))
     dimensions = np.minimum.accumulate(dimensions[::-1])[::-1]  # no knot beyond a later, exact one
-    loss = np.cumsum(lost[::-1])[::-1]
-    return Path(dimensions, np.repeat(scale, 2), loss)
+    loss = np.append(running_sum(lost[::-1])[::-1], 0.0)
+    return Path(dimensions, scale, loss)
+
+
+def _slopes(rate: FloatArray, order: IntArray) -> FloatArray:
+    """Return the slope on each piece between two events, ``order`` listing the n entrances, then the n exits."""
+    n = rate.size
+    moving = rate > 0.0
+    change = np.concatenate([rate, -rate])[order]
+    slope = running_sum(change, levels=3)[:-1]
+    idle = np.cumsum(np.sign(change))[:-1] == 0.0
+    slope[idle] = 0.0
+    # The sum's worst error is (2nε)³ times the largest number in it; the slopes are to be exact to a few ε.
+    largest = float(np.max(slope, initial=0.0))
+    if np.min(slope, where=~idle, initial=math.inf) >= 1e16 * (2.0 * n * EPS) ** 3 * largest and largest < math.inf:
+        return slope
+    position = np.empty(2 * n, dtype=np.intp)
+    position[order] = np.arange(2 * n)
+    return _covered(position[:n][moving], position[n:][moving], rate[moving], 2 * n)[:-1]
+
+
+def running_sum(values: FloatArray, levels: int = 2, block: int = 1 << 14) -> FloatArray:
+    """Return the cumulative sums as if computed with ``levels`` times the precision, then rounded; infinite stays so.
+
+    The errors of the sums are summed, and for a third level the errors of those. Each block of values stays in the
+    cache. Ogita, Rump & Oishi, SIAM J. Sci. Comput. 26 (2005), algorithm 4.8.
+    """
+    result = np.empty_like(values)
+    carried = [0.0] * levels
+    with np.errstate(invalid="ignore"):  # ∞ − ∞ in the errors of a sum that has become infinite
+        for start in range(0, values.size, block):
+            terms = values[start : start + block]
+            parts = []
+            for level in range(levels):
+                sums = np.concatenate([carried[level : level + 1], terms])
+                np.cumsum(sums, out=sums)
+                carried[level] = float(sums[-1])
+                parts.append(sums[1:])
+                if level + 1 < levels:
+                    before, after = sums[:-1], sums[1:]
+                    added = after - before
+                    terms = (before - (after - added)) + (terms - added)
+            result[start : start + block] = parts[0] + sum(reversed(parts[1:]))
+            if not math.isfinite(carried[0]):
+                result[start:] = values[start:].cumsum() + (result[start - 1] if start else 0.0)
+                break
+    return result
 
 
 def _covered(first: IntArray, last: IntArray, value: FloatArray, size: int) -> FloatArray:
