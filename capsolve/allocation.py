@@ -6,19 +6,22 @@ import enum
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import array_api_compat as api
 import numpy as np
 import numpy.typing as npt
 
+from capsolve._arrays import is_foreign
 from capsolve._checks import FloatArray, capacity_vector, scalar
+from capsolve.losses.arrays import QuadraticArrays
 from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.losses.tabulated import TabulatedLoss
-from capsolve.solvers.quadratic import solve_quadratic
+from capsolve.solvers.quadratic import solve_quadratic, solve_source
 from capsolve.solvers.solution import Proof
 from capsolve.solvers.tabulated import solve_tabulated
-from capsolve.solvers.window import Totals
+from capsolve.solvers.window import Arrays, Totals
 
 if TYPE_CHECKING:
     from capsolve.losses.model import LossModel
@@ -50,13 +53,25 @@ class Status(enum.Enum):
     """The budget is exceeded: a numerical failure worth reporting."""
 
 
+class Tally(NamedTuple):
+    """Σ C_i, and how many features have C = 0 and C = 1."""
+
+    used: float
+    empty: int
+    full: int
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Allocation:
     """An allocation of capacity with its certificate.
 
+    Where the data were arrays of another library than NumPy, so are the capacities, phases and squared norms. The
+    certificate is that of the capacities before they were rounded to the precision of those arrays. What is
+    about every feature otherwise (`to_dict`, `sensitivity`, `embedding`) is computed in memory, from `to_numpy`.
+
     Attributes
     ----------
-    model : QuadraticLoss or TabulatedLoss
+    model : QuadraticLoss, TabulatedLoss or QuadraticArrays
         The loss that was minimised.
     dimensions : float
         The budget D.
@@ -83,11 +98,13 @@ class Allocation:
         The relative gap that was asked for.
     boxes : int
         Number of convex relaxations solved; 1 for a convex problem.
+    tally : Tally, optional
+        What was counted when the capacities were computed.
     """
 
-    model: LossModel
+    model: LossModel | QuadraticArrays
     dimensions: float
-    capacity: FloatArray
+    capacity: Any
     price: float
     scale: float
     loss: float
@@ -97,6 +114,7 @@ class Allocation:
     budget_error: float
     tolerance: float
     boxes: int = field(default=1)
+    tally: Tally | None = field(default=None)
 
     @functools.cached_property
     def status(self) -> Status:
@@ -107,24 +125,35 @@ class Allocation:
         """
         slack = BUDGET_TOLERANCE * max(1.0, self.dimensions)
         if not self.budget_error <= slack:
-            return Status.INFEASIBLE if self.capacity.sum() > self.dimensions + slack else Status.FEASIBLE
+            return Status.INFEASIBLE if self._tally.used > self.dimensions + slack else Status.FEASIBLE
         if self.gap <= self.tolerance and (self.kkt_error <= KKT_TOLERANCE or not self.model.convex):
             return Status.OPTIMAL
         return Status.FEASIBLE
 
     @functools.cached_property
-    def phase(self) -> npt.NDArray[np.int8]:
+    def phase(self) -> Any:
         """The `Phase` of every feature as small integers, shape (n,): ignored C = 0, monosemantic C = 1."""
-        return np.where(
-            self.capacity == 0.0,
-            Phase.IGNORED,
-            np.where(self.capacity == 1.0, Phase.MONOSEMANTIC, Phase.POLYSEMANTIC),
-        ).astype(np.int8)
+        if not isinstance(self.model, QuadraticArrays):
+            phase: npt.NDArray[np.int8] = np.add(self.capacity > 0.0, self.capacity == 1.0, dtype=np.int8)
+            return phase
+        xp = api.array_namespace(self.capacity)
+        return xp.astype(self.capacity > 0.0, xp.int8) + xp.astype(self.capacity == 1.0, xp.int8)
 
     @functools.cached_property
-    def squared_norm(self) -> FloatArray:
+    def squared_norm(self) -> Any:
         """m_i = |w_i|² of the embedding that realises this allocation, shape (n,); quadratic loss only."""
+        if isinstance(self.model, QuadraticArrays):
+            return self.model.squared_norm(self.capacity)
         return self._quadratic("squared_norm").squared_norm(self.capacity)
+
+    def to_numpy(self) -> Allocation:
+        """Return the allocation with NumPy arrays in float64, solved again in memory: itself where it has them.
+
+        For capacities of lower precision that is more than a copy: these meet the budget to rounding error.
+        """
+        if not isinstance(self.model, QuadraticArrays):
+            return self
+        return allocate(self.model.to_numpy(), self.dimensions, tolerance=self.tolerance)
 
     def sensitivity(self) -> Sensitivity:
         """Return the derivatives of capacity, price and loss in importance, kurtosis and dimensions.
@@ -140,7 +169,8 @@ class Allocation:
         """
         from capsolve.sensitivity import sensitivity  # noqa: PLC0415
 
-        return sensitivity(self._quadratic("sensitivity"), self.capacity, self.scale)
+        given = self.to_numpy()
+        return sensitivity(given._quadratic("sensitivity"), given.capacity, self.scale)
 
     def embedding(self, rng: Any = None, rotate: bool = False) -> FloatArray:
         """Return an embedding, shape (n, D), with these capacities and this loss, exactly; quadratic loss only.
@@ -174,28 +204,29 @@ class Allocation:
         """
         from capsolve.geometry.construct import construct_embedding  # noqa: PLC0415
 
-        model = self._quadratic("embedding")
         if not self.dimensions.is_integer():
             raise ValueError(f"an embedding needs an integer number of dimensions, got {self.dimensions!r}")
+        given = self.to_numpy()
+        squared_norm = given._quadratic("embedding").squared_norm(given.capacity)
         return construct_embedding(
-            self.capacity, model.squared_norm(self.capacity), dimensions=int(self.dimensions), rng=rng, rotate=rotate
+            given.capacity, squared_norm, dimensions=int(self.dimensions), rng=rng, rotate=rotate
         )
 
     def counts(self) -> dict[str, int]:
         """Return the number of features in each phase."""
-        found = np.bincount(self.phase, minlength=len(Phase))
-        return {phase.name.lower(): int(found[phase]) for phase in Phase}
+        _, empty, full = self._tally
+        return {"ignored": empty, "polysemantic": self.model.features - empty - full, "monosemantic": full}
 
     def summary(self) -> str:
         """Return a table for people: phases, capacity, price, loss and certificate."""
         n, counts = self.model.features, self.counts()
-        used = float(self.capacity.sum())
+        used, _, full = self._tally
+        taken = {Phase.MONOSEMANTIC: float(full), Phase.POLYSEMANTIC: max(0.0, used - full), Phase.IGNORED: 0.0}
         lines = [f"{n} features in {self.dimensions:g} dimensions: {self.status.value}", ""]
         lines.append(f"{'phase':<14}{'features':>10}{'capacity':>12}{'share':>9}")
         for phase in reversed(Phase):
-            taken = float(self.capacity[self.phase == phase].sum())
-            share = taken / used if used else 0.0
-            lines.append(f"{phase.name.lower():<14}{counts[phase.name.lower()]:>10}{taken:>12.6g}{share:>9.1%}")
+            share = taken[phase] / used if used else 0.0
+            lines.append(f"{phase.name.lower():<14}{counts[phase.name.lower()]:>10}{taken[phase]:>12.6g}{share:>9.1%}")
         lines += [
             "",
             f"loss           {self.loss:.12g}",
@@ -213,6 +244,8 @@ class Allocation:
         loss), loss; `dimensions`, `price`, `lower_bound` and `bias` are repeated in every row, so that the file can
         be read back on its own.
         """
+        if isinstance(self.model, QuadraticArrays):
+            return self.to_numpy().to_dict(names)
         n = self.model.features
         if names is not None and len(names) != n:
             raise ValueError(f"names must have one entry per feature: {n} features, got {len(names)} names")
@@ -239,6 +272,13 @@ class Allocation:
             f"loss={self.loss:.6g}, price={self.price:.6g}, gap={self.gap:.1e})"
         )
 
+    @functools.cached_property
+    def _tally(self) -> Tally:
+        if self.tally is not None:
+            return self.tally
+        c = self.capacity
+        return Tally(float(c.sum()), int(np.count_nonzero(c == 0.0)), int(np.count_nonzero(c == 1.0)))
+
     def _quadratic(self, what: str) -> QuadraticLoss:
         if not isinstance(self.model, QuadraticLoss):
             raise TypeError(f"{what} is defined for QuadraticLoss, not for {type(self.model).__name__}")
@@ -254,7 +294,9 @@ def solve(importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True,
     Parameters
     ----------
     importance : (n,) array, v_i ≥ 0
-        Coefficients of the target y = Σ v_i x_i² for inputs of unit variance.
+        Coefficients of the target y = Σ v_i x_i² for inputs of unit variance. NumPy or anything like it; or an array of
+        PyTorch, JAX, CuPy, Dask or another library with the array API, which stays where it is, in the precision
+        that it has, and so does the answer. It is gone through in blocks, Dask arrays chunk by chunk.
     kurtosis : (n,) array or scalar, κ_i ≥ 1
         Pearson kurtosis of the inputs (Gaussian = 3).
     dimensions : float, D ≥ 0
@@ -262,7 +304,8 @@ def solve(importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True,
         and the price is 0. A feature of importance 0 gets capacity 0 (without bias only from that budget upwards:
         below, a spare input can stand in for the missing bias).
     bias : bool
-        Whether the network has an output bias; without one all kurtoses must be ≥ 3.
+        Whether the network has an output bias; without one all kurtoses must be ≥ 3, and everything is computed in
+        memory.
     tolerance : float
         The relative gap between loss and lower bound (see `Allocation`) up to which the answer counts as optimal, from
         1e-13 (what rounding allows) to 1. Convex problems (κ_i ≥ 3 for all i) are solved to rounding error anyway.
@@ -294,7 +337,29 @@ def solve(importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True,
     ----------
     arXiv 2210.01892, eqs. 13–18; branch and bound for κ < 3: Falk & Soland, Management Science 15 (1969).
     """
+    if is_foreign(importance) or is_foreign(kurtosis):
+        return _solve_arrays(importance, kurtosis, dimensions, bias, tolerance)
     return allocate(QuadraticLoss(importance, kurtosis, bias), dimensions, tolerance=tolerance)
+
+
+def _solve_arrays(importance: Any, kurtosis: Any, dimensions: Any, bias: bool, tolerance: float) -> Allocation:
+    """Solve for arrays of another library than NumPy, where they are."""
+    from capsolve.solvers.arrays import ArraySource  # noqa: PLC0415
+    from capsolve.solvers.lazy import LazySource  # noqa: PLC0415
+
+    budget = scalar("dimensions", dimensions, low=0.0)
+    tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
+    model = QuadraticArrays(importance, kurtosis, bias)
+    if model.bias:
+        source = (LazySource if model.lazy else ArraySource)(model.importance, model.kurtosis)
+        solution = solve_source(source, budget, tolerance, Arrays)
+        proof = cast(Proof, solution.proof)
+        return _allocation(model, budget, solution.capacity, proof, solution.boxes, tolerance)
+    if model.lazy:
+        raise ValueError("bias=False needs the features in memory: compute() the Dask arrays before")
+    # without a bias every price is a search for the trace: that is for the host
+    solved = allocate(model.to_numpy(), budget, tolerance=tolerance)
+    return replace(solved, model=model, capacity=model.brought(solved.capacity))
 
 
 def allocate(loss_model: LossModel, dimensions: Any, *, tolerance: float = 1e-9) -> Allocation:
@@ -390,9 +455,9 @@ def certify(
 
 
 def _allocation(
-    model: LossModel,
+    model: LossModel | QuadraticArrays,
     dimensions: float,
-    capacity: FloatArray,
+    capacity: Any,
     proof: Proof,
     boxes: int,
     tolerance: float,
@@ -403,7 +468,8 @@ def _allocation(
     price, loss, slack = totals.price, totals.loss, max(0.0, proof.slack)
     size = loss - floor + totals.steepest * proof.budget
     over = totals.used - (proof.budget if price > 0.0 else dimensions)
-    capacity.setflags(write=False)
+    if isinstance(capacity, np.ndarray):
+        capacity.setflags(write=False)
     return Allocation(
         model=model,
         dimensions=dimensions,
@@ -417,4 +483,5 @@ def _allocation(
         budget_error=abs(over) if price > 0.0 else max(0.0, over),
         tolerance=tolerance,
         boxes=boxes,
+        tally=Tally(totals.used, totals.empty, totals.full),
     )

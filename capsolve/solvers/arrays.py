@@ -31,7 +31,7 @@ from capsolve.solvers.window import (
 )
 
 
-class DeviceArrays:
+class ArraySource:
     """A `Source` of features in arrays of one library on one device.
 
     Parameters
@@ -89,9 +89,9 @@ class DeviceArrays:
                 stop = start + v.shape[0]
                 capacity = _respond(v, k, section(answer, start, stop), work)
                 totals.append(judge(v, k, capacity, float(unit), work))
+                block = rounded(capacity, dtype if work is xp else np.dtype(np.float32), work)
                 if work is not xp:
-                    capacity = xp.asarray(capacity.astype(np.float32), device=self.device)
-                block = xp.astype(capacity, dtype)
+                    block = xp.asarray(block, device=self.device)
                 if whole is None:
                     blocks.append(block)
                 else:
@@ -136,6 +136,15 @@ def _respond(v: Any, k: Any, answer: Answer, xp: Any) -> Any:
     return xp.where(xp.take(which, slot) == index, xp.take(value, slot), capacity)
 
 
+def rounded(capacity: Any, dtype: Any, xp: Any) -> Any:
+    """Return the capacities in another precision, but none that became 0 or 1 by rounding: phases stay."""
+    if capacity.dtype == dtype:
+        return capacity
+    limits = xp.finfo(dtype)
+    inner = xp.clip(capacity, float(limits.smallest_normal), 1.0 - float(limits.eps) / 2.0)
+    return xp.astype(xp.where((capacity > 0.0) & (capacity < 1.0), inner, capacity), dtype)
+
+
 def partition_block(v: Any, k: Any, window: Window, xp: Any) -> Partition:
     """Return what `decide` says about the features of one block."""
     at_low, at_high, undecided = decide(v, k, window, xp)
@@ -161,7 +170,8 @@ def _few(v: Any, k: Any, chosen: Any, xp: Any) -> tuple[IntArray, FloatArray, Fl
     which = np.flatnonzero(to_numpy(chosen))
     padded = np.zeros(1 << max(4, int(which.size - 1).bit_length()), dtype=np.int64)
     padded[: which.size] = which
-    return which, *(to_numpy(xp.take(column, xp.asarray(padded)))[: which.size] for column in (v, k))
+    few_v, few_k = (to_numpy(xp.take(column, xp.asarray(padded)))[: which.size] for column in (v, k))
+    return which, few_v, few_k
 
 
 class Suspect(NamedTuple):

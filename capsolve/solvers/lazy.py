@@ -14,11 +14,11 @@ import numpy as np
 
 from capsolve._arrays import to_numpy
 from capsolve._checks import FloatArray
-from capsolve.solvers.arrays import DeviceArrays, Suspect, merged, refuse_one_of, section
+from capsolve.solvers.arrays import ArraySource, Suspect, merged, refuse_one_of, rounded, section
 from capsolve.solvers.window import Answer, Arrays, Partition, Source, Totals, Window, valid
 
 
-class LazyArrays:
+class LazySource:
     """A `Source` of features in Dask arrays.
 
     Parameters
@@ -74,7 +74,7 @@ class LazyArrays:
 
 def source_of_chunk(v: Any, k: Any) -> Source:
     """Return the source for one chunk: for NumPy one that leaves the other processors to other chunks."""
-    return Arrays(v, np.asarray(k)) if api.is_numpy_array(v) else DeviceArrays(v, k)
+    return Arrays(v, np.asarray(k)) if api.is_numpy_array(v) else ArraySource(v, k)
 
 
 def _boxed(v: Any, k: Any, task: Any, block_info: Any = None, **given: Any) -> Any:
@@ -109,4 +109,4 @@ def _totals(chunk: Source, start: int, stop: int, answer: Answer, unit: float) -
 
 def _capacity(v: Any, k: Any, answer: Answer, unit: float, block_info: Any = None) -> Any:
     capacity, _ = source_of_chunk(v, k).write(section(answer, *_ends(block_info)), unit)
-    return api.array_namespace(v).astype(capacity, v.dtype)
+    return rounded(capacity, v.dtype, api.array_namespace(v))
