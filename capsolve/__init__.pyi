@@ -10,6 +10,10 @@ from .allocation import certify as certify
 from .allocation import solve as solve
 from .batch import AllocationBatch as AllocationBatch
 from .batch import solve_batch as solve_batch
+from .diagrams.analytic import PhaseDiagram as PhaseDiagram
+from .diagrams.analytic import phase_diagram as phase_diagram
+from .diagrams.axes import Axis as Axis
+from .diagrams.boundaries import Boundary as Boundary
 from .examples import example as example
 from .files import read_activations as read_activations
 from .files import read_allocation as read_allocation

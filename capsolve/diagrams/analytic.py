@@ -1,0 +1,304 @@
+"""The theory's phase diagram: every cell an exact allocation, and the lines between the phases."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from capsolve._checks import FloatArray, scalar
+from capsolve.allocation import FINEST_TOLERANCE, Phase
+from capsolve.diagrams.axes import Axis
+from capsolve.diagrams.boundaries import Boundary, closed_form, traced
+from capsolve.diagrams.problems import Problems
+from capsolve.files import StrPath, replacing
+
+_FORMAT = "capsolve phase diagram 1"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PhaseDiagram:
+    """Exact allocations over two axes; arrays have the shape (y values, x values, ...) and are read-only.
+
+    Attributes
+    ----------
+    x, y : Axis
+    capacities : (ny, nx, n) array
+        C_i of every feature; NaN for features that a cell does not have.
+    price, loss, gap : (ny, nx) arrays
+        As in `Allocation`.
+    optimal : (ny, nx) bool array
+        Which cells are certified to be optimal within the tolerance.
+    tracked : int
+        The feature that ``capacity`` and the boundaries are about.
+    boundaries : tuple of Boundary
+        The lines between the phases of the tracked feature.
+    critical : tuple of (x, y)
+        The points where a jump ends, where they are known in closed form.
+    description : str
+        What is the same in all cells.
+    """
+
+    x: Axis
+    y: Axis
+    capacities: FloatArray
+    price: FloatArray
+    loss: FloatArray
+    gap: FloatArray
+    optimal: npt.NDArray[np.bool_]
+    tracked: int = 0
+    boundaries: tuple[Boundary, ...] = field(default=())
+    critical: tuple[tuple[float, float], ...] = field(default=())
+    description: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(ny, nx)."""
+        return self.y.values.size, self.x.values.size
+
+    @property
+    def features(self) -> int:
+        """The number of features of the largest cell."""
+        return int(self.capacities.shape[-1])
+
+    @property
+    def capacity(self) -> FloatArray:
+        """The capacity of the tracked feature, shape (ny, nx)."""
+        return self.capacities[..., self.tracked]
+
+    @property
+    def phase(self) -> npt.NDArray[np.int8]:
+        """The `Phase` of every feature, shape (ny, nx, n); −1 for features that a cell does not have."""
+        return phase_of(self.capacities)
+
+    def save(self, path: StrPath) -> None:
+        """Write everything to a NumPy .npz file, which replaces an older one as a whole."""
+        if Path(path).suffix.lower() != ".npz":
+            raise ValueError(f"path must end in .npz, got {path}")
+        facts = {
+            "format": _FORMAT,
+            "axes": [{"name": axis.name, "logarithmic": axis.logarithmic} for axis in (self.x, self.y)],
+            "tracked": self.tracked,
+            "description": self.description,
+            "boundaries": [
+                {"lower": int(b.lower), "upper": int(b.upper), "order": b.order, "exact": b.exact}
+                for b in self.boundaries
+            ],
+        }
+        lines = {f"boundary_{i}": np.stack([b.x, b.y]) for i, b in enumerate(self.boundaries)}
+        arrays = {name: getattr(self, name) for name in ("capacities", "price", "loss", "gap", "optimal")}
+        with replacing(path) as temporary:
+            np.savez_compressed(
+                temporary,
+                allow_pickle=False,
+                facts=np.array(json.dumps(facts)),
+                x=self.x.values,
+                y=self.y.values,
+                critical=np.array(self.critical, dtype=float).reshape(-1, 2),
+                **arrays,
+                **lines,
+            )
+
+    @classmethod
+    def load(cls, path: StrPath) -> PhaseDiagram:
+        """Read what `save` wrote; raises `ValueError` for another kind of file."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            facts = json.loads(str(arrays["facts"]))
+            if facts["format"] != _FORMAT:
+                raise ValueError(f"the format is {facts['format']!r}")  # noqa: TRY301
+            x, y = (Axis(a["name"], arrays[key], a["logarithmic"]) for a, key in zip(facts["axes"], "xy", strict=True))
+            boundaries = tuple(
+                Boundary(Phase(b["lower"]), Phase(b["upper"]), b["order"], b["exact"], *arrays[f"boundary_{i}"])
+                for i, b in enumerate(facts["boundaries"])
+            )
+            critical = tuple((float(a), float(b)) for a, b in arrays["critical"])
+            main = {name: arrays[name] for name in ("capacities", "price", "loss", "gap", "optimal")}
+            tracked, description = int(facts["tracked"]), str(facts["description"])
+        except FileNotFoundError:
+            raise
+        except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path}: not a phase diagram of capsolve: {error}") from None
+        return cls(
+            x,
+            y,
+            **_frozen(main),
+            tracked=tracked,
+            boundaries=boundaries,
+            critical=critical,
+            description=description,
+        )
+
+    def __repr__(self) -> str:
+        ny, nx = self.shape
+        share = " ".join(
+            f"{np.mean(self.phase[..., self.tracked] == phase):.0%} {phase.name.lower()}" for phase in reversed(Phase)
+        )
+        return (
+            f"PhaseDiagram({nx} × {ny} cells, {self.x.name} × {self.y.name}, {self.description}; "
+            f"feature {self.tracked}: {share})"
+        )
+
+
+def phase_diagram(
+    x: Any = ("importance", 0.01, 100.0),
+    y: Any = ("density", 1.0, 0.001),
+    *,
+    family: str | Callable[[float, float], Any] = "groups",
+    features: int | None = None,
+    dimensions: float | None = None,
+    group: int = 1,
+    importance: float | None = None,
+    exponent: float | None = None,
+    rate: float | None = None,
+    kurtosis: float | None = None,
+    density: float | None = None,
+    sparsity: float | None = None,
+    distribution: Any = "uniform",
+    bias: bool | None = None,
+    tracked: int = 0,
+    cells: int | tuple[int, int] = 250,
+    tolerance: float = 1e-9,
+) -> PhaseDiagram:
+    """Solve `capsolve.solve` over two axes and find where the phases of one feature meet.
+
+    Parameters
+    ----------
+    x, y : (name, low, high), (name, low, high, "log" or "linear"), (name, values) or Axis
+        What is varied: "importance", "exponent" or "rate" (see ``family``), "kurtosis", "density" or "sparsity",
+        "dimensions", "features" or "bias". ``low`` belongs to the left or lower edge and may be the larger number.
+        Importance, kurtosis and density are logarithmic unless something else is said; "features" takes the integers
+        in between. A "bias" axis is ``("bias", (False, True))``.
+    family : {"groups", "power-law", "exponential"} or callable
+        "groups": the first ``group`` features have the importance given as ``importance``, the others 1.
+        "power-law": v_i = i^−exponent. "exponential": v_i = exp(−rate (i−1)). A function of the values on the two
+        axes returns a `Profile` or (importance, kurtosis); axes that are not listed above are its own.
+    features, dimensions, importance, exponent, rate, bias
+        Those that are not axes; by default 6, 3, 1, 1, 1 and True.
+    kurtosis, density, sparsity
+        One of the three, unless an axis says it: the same for all features. Inputs that are zero with probability
+        ``sparsity`` = 1 − ``density`` and follow ``distribution`` otherwise have the kurtosis κ₀/density.
+    group : int
+        See ``family``.
+    distribution : str or a frozen distribution of scipy.stats
+        As in `Profile.from_distribution`; "uniform" has κ₀ = 9/5.
+    tracked : int
+        The index of the feature that the diagram is about.
+    cells : int or (nx, ny)
+        Values on axes given by their ends.
+    tolerance
+        As in `solve`.
+
+    Returns
+    -------
+    PhaseDiagram
+        Boundaries are closed forms for a group among equals (importance against kurtosis, density or sparsity, with a
+        bias, an integer D from the size of the group to that of the rest, and the first feature tracked); all others
+        are bisected along the edges of the grid to 1e-10.
+
+    Raises
+    ------
+    ValueError
+        For bad arguments, naming them.
+
+    Examples
+    --------
+    The paper's diagram: one feature of importance V among six, in three dimensions.
+
+    >>> import capsolve
+    >>> diagram = capsolve.phase_diagram(cells=50)
+    >>> diagram
+    PhaseDiagram(50 × 50 cells, importance × density, 6 features, 3 dimensions, uniform inputs; feature 0: ...)
+    >>> diagram.critical
+    ((1.0, 0.6),)
+    >>> for boundary in diagram.boundaries:
+    ...     print(boundary)
+    Boundary(ignored–polysemantic, kink, ... points, closed form)
+    Boundary(polysemantic–monosemantic, kink, ... points, closed form)
+    Boundary(ignored–monosemantic, jump, ... points, closed form)
+
+    The tenth of a thousand features, as importances fall faster and dimensions are added:
+
+    >>> x, y = ("exponent", 0.2, 2), ("dimensions", 1, 60)
+    >>> capsolve.phase_diagram(x, y, family="power-law", features=1000, kurtosis=20, tracked=9, cells=10).phase[0, :, 9]
+    array([1, 1, 1, 0, 0, 0, 0, 0, 0, 0], dtype=int8)
+
+    References
+    ----------
+    arXiv 2210.01892, section 4.3 and Fig. 4.
+    """
+    nx, ny = _cells(cells)
+    across, up = Axis.of(x, nx), Axis.of(y, ny)
+    given = {
+        "features": features,
+        "dimensions": dimensions,
+        "importance": importance,
+        "exponent": exponent,
+        "rate": rate,
+        "kurtosis": kurtosis,
+        "density": density,
+        "sparsity": sparsity,
+        "bias": bias,
+    }
+    problems = Problems.of(across, up, family, given, _whole("group", group, 1), distribution)
+    tracked = _whole("tracked", tracked, 0)
+    tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
+    return solved(problems, across, up, tracked, tolerance)
+
+
+def solved(problems: Problems, x: Axis, y: Axis, tracked: int, tolerance: float) -> PhaseDiagram:
+    """Return the diagram of a family of problems."""
+    at_x, at_y = (points.ravel() for points in np.meshgrid(x.values, y.values))
+    answers = problems.solve(at_x, at_y, tolerance)
+    shape = y.values.size, x.values.size
+    capacities = answers.capacities.reshape(*shape, -1)
+    if tracked >= capacities.shape[-1]:
+        raise ValueError(f"tracked must be below the number of features, {capacities.shape[-1]}, got {tracked}")
+    found = closed_form(problems, x, y, tracked)
+    if found is None:
+        found = traced(problems, x, y, phase_of(capacities[..., tracked]), tracked, tolerance), ()
+    boundaries, critical = found
+    arrays = {name: getattr(answers, name).reshape(shape) for name in ("price", "loss", "gap", "optimal")}
+    return PhaseDiagram(
+        x,
+        y,
+        **_frozen({"capacities": capacities, **arrays}),
+        tracked=tracked,
+        boundaries=boundaries,
+        critical=critical,
+        description=problems.describe(),
+    )
+
+
+def phase_of(capacities: FloatArray) -> npt.NDArray[np.int8]:
+    """Return the phases of capacities, −1 for NaN."""
+    phase: npt.NDArray[np.int8] = np.add(capacities > 0.0, capacities == 1.0, dtype=np.int8)
+    phase[np.isnan(capacities)] = -1
+    return phase
+
+
+def _frozen(arrays: dict[str, Any]) -> dict[str, Any]:
+    for array in arrays.values():
+        array.setflags(write=False)
+    return arrays
+
+
+def _cells(cells: Any) -> tuple[int, int]:
+    pair = tuple(cells) if isinstance(cells, tuple | list) else (cells, cells)
+    if len(pair) != 2:
+        raise ValueError(f"cells must be one number or (nx, ny), got {cells!r}")
+    return _whole("cells", pair[0], 2), _whole("cells", pair[1], 2)
+
+
+def _whole(name: str, value: Any, low: int) -> int:
+    number = scalar(name, value, low=low)
+    if not number.is_integer():
+        raise ValueError(f"{name} must be an integer, got {number!r}")
+    return int(number)

@@ -1,0 +1,237 @@
+"""Where phases meet: in closed form for one group of features among equals, else by bisection along cell edges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from capsolve._checks import FloatArray
+from capsolve.allocation import Phase
+from capsolve.diagrams.axes import WHOLE, Axis
+from capsolve.diagrams.problems import INPUTS, Problems
+
+IntArray = npt.NDArray[np.intp]
+Kind = tuple[int, int, str]  # lower and upper phase, order
+
+ACCURACY = 1e-10  # of a crossing, along its axis: absolute, or relative on a logarithmic one
+JUMP = 1e-3  # a capacity that changes by more between two points that close jumps
+FINER = 4  # points of a closed form for each value of the axis
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Boundary:
+    """A line between two phases of the tracked feature.
+
+    Attributes
+    ----------
+    lower, upper : Phase
+        The phases on the two sides, the one of less capacity first.
+    order : {"jump", "kink"}
+        Whether the capacity jumps (a first-order transition) or only its slope.
+    exact : bool
+        True for a closed form; otherwise points were found to 1e-10 along the edges of the grid (not along an axis that
+        has integers only), and lines between them are straight.
+    x, y : (m,) arrays
+        The line, NaN where it is broken.
+    """
+
+    lower: Phase
+    upper: Phase
+    order: str
+    exact: bool
+    x: FloatArray
+    y: FloatArray
+
+    def __repr__(self) -> str:
+        names = f"{self.lower.name.lower()}–{self.upper.name.lower()}"
+        points = np.count_nonzero(np.isfinite(self.x))
+        return f"Boundary({names}, {self.order}, {points} points, {'closed form' if self.exact else 'found to 1e-10'})"
+
+
+def odd_group_boundaries(kurtosis: Any, features: int, dimensions: float, group: int = 1) -> tuple[Any, Any]:
+    """Return the importances at which a group is just ignored and just monosemantic, all kurtoses being κ ≥ 3.
+
+    ``group`` of the ``features`` have the importance V, the other M = N − group the importance 1. With D ≤ M
+    dimensions the group is ignored for V ≤ 2M / ((κ−3)D + 2M); with D ≥ group it is monosemantic for
+    V ≥ (κ−1)M / ((κ−3)(D−group) + 2M). The two meet at κ = 3, V = 1, the critical point.
+
+    Examples
+    --------
+    Six features in three dimensions, inputs uniform where they are not zero, at the densities 0.1, 0.01 and 0.001:
+
+    >>> import numpy as np
+    >>> low, high = odd_group_boundaries(1.8 / np.array([0.1, 0.01, 0.001]), 6, 3)
+    >>> low.round(5), high.round(3)
+    (array([0.18182, 0.01848, 0.00185]), array([2.125, 2.459, 2.496]))
+
+    References
+    ----------
+    arXiv 2210.01892, Fig. 4; both are eqs. 15–18 with the group at the end of its range.
+    """
+    k, others = np.asarray(kurtosis, dtype=float), features - group
+    low = 2.0 * others / ((k - 3.0) * dimensions + 2.0 * others)
+    high = (k - 1.0) * others / ((k - 3.0) * (dimensions - group) + 2.0 * others)
+    return low, high
+
+
+def closed_form(
+    problems: Problems, x: Axis, y: Axis, tracked: int
+) -> tuple[tuple[Boundary, ...], tuple[tuple[float, float], ...]] | None:
+    """Return boundaries and critical points where formulas are known, None elsewhere.
+
+    They are for the first feature of the group, its importance against kurtosis, density or sparsity, with a bias and
+    an integer D from the size of the group to that of the rest.
+    """
+    other = y if x.name == "importance" else x
+    fixed, group = problems.fixed, problems.group
+    known = problems.family == "groups" and tracked == 0 and "importance" in {x.name, y.name} and other.name in INPUTS
+    if not known or not fixed.get("bias"):
+        return None
+    n, dimensions = int(fixed["features"]), fixed["dimensions"]
+    if not (dimensions.is_integer() and group <= dimensions <= n - group):
+        return None
+
+    along = other.position(other.values)
+    along = np.linspace(along[0], along[-1], FINER * (along.size - 1) + 1)
+    meeting = {"kurtosis": 3.0, "density": problems.base / 3.0, "sparsity": 1.0 - problems.base / 3.0}[other.name]
+    low, high = sorted((other.values[0], other.values[-1]))
+    meets = low <= meeting <= high
+    if meets:
+        along = np.unique(np.append(along, other.position(meeting)))
+    values = other.value(along)
+    density = {"density": values, "sparsity": 1.0 - values}.get(other.name)
+    kurtosis = values if density is None else problems.base / density
+    if meets:
+        kurtosis[np.argmin(np.abs(along - other.position(meeting)))] = 3.0
+
+    def line(lower: Phase, upper: Phase, order: str, importance: FloatArray, where: npt.NDArray[np.bool_]) -> Boundary:
+        ends = (importance[where], values[where])
+        return Boundary(lower, upper, order, True, *(ends if x.name == "importance" else ends[::-1]))
+
+    ignored, full = odd_group_boundaries(np.maximum(kurtosis, 3.0), n, dimensions, group)
+    sharing, dense = kurtosis >= 3.0, kurtosis <= 3.0
+    lines = [
+        line(Phase.IGNORED, Phase.POLYSEMANTIC, "kink", ignored, sharing),
+        line(Phase.POLYSEMANTIC, Phase.MONOSEMANTIC, "kink", full, sharing),
+        line(Phase.IGNORED, Phase.MONOSEMANTIC, "jump", np.ones_like(kurtosis), dense),
+    ]
+    importance = x if x.name == "importance" else y
+    critical = meets and min(importance.values) <= 1.0 <= max(importance.values)
+    point = (1.0, meeting) if x.name == "importance" else (meeting, 1.0)
+    return tuple(found for found in lines if found.x.size > 1), (point,) if critical else ()
+
+
+def traced(
+    problems: Problems, x: Axis, y: Axis, phase: npt.NDArray[np.int8], tracked: int, tolerance: float
+) -> tuple[Boundary, ...]:
+    """Find the boundaries of the tracked feature's ``phase`` (ny, nx) to 1e-10 along the edges of the grid."""
+    ny, nx = phase.shape
+    node = np.arange(ny * nx).reshape(ny, nx)
+    horizontal = np.stack([node[:, :-1].ravel(), node[:, 1:].ravel()], axis=1)
+    vertical = np.stack([node[:-1].ravel(), node[1:].ravel()], axis=1)
+    edges = np.concatenate([horizontal, vertical])
+    found: dict[Kind, list[list[FloatArray]]] = {}
+    for begins in (Phase.POLYSEMANTIC, Phase.MONOSEMANTIC):
+        # −1 stands for "there is no such feature", which is not a phase
+        above, there = phase.ravel() >= begins, phase.ravel() >= 0
+        cut = np.flatnonzero((above[edges[:, 0]] != above[edges[:, 1]]) & there[edges].all(axis=1))
+        if cut.size == 0:
+            continue
+        # nothing lies between two integers: lines pass over such an edge
+        real = np.where(cut < len(horizontal), x.name not in WHOLE, y.name not in WHOLE)
+        points, kinds = np.empty((cut.size, 2)), np.empty(cut.size, dtype=object)
+        if real.any():
+            points[real], kinds[real] = _cross(problems, x, y, edges[cut[real]], begins, tracked, tolerance)
+        at = np.full(len(edges), -1)
+        at[cut] = np.arange(cut.size)
+        for chain in _chains(at, ny, nx):
+            for kind, piece in _pieces([i for i in chain if real[i]], kinds):
+                if kind[:2] == (Phase.IGNORED, Phase.MONOSEMANTIC) and begins is Phase.MONOSEMANTIC:
+                    continue  # the same line as where polysemantic would begin
+                found.setdefault(kind, []).append([points[piece, 0], points[piece, 1]])
+    return tuple(_boundary(kind, pieces) for kind, pieces in sorted(found.items()))
+
+
+def _cross(
+    problems: Problems, x: Axis, y: Axis, edges: IntArray, begins: Phase, tracked: int, tolerance: float
+) -> tuple[FloatArray, npt.NDArray[np.object_]]:
+    """Return where along each edge the phase begins, (k, 2), and between which phases and how, by bisection."""
+    nx = x.values.size
+    ends = np.stack([x.position(x.values)[edges % nx], y.position(y.values)[edges // nx]], axis=-1)  # (k, 2 ends, 2)
+    way = ends[:, 1] - ends[:, 0]
+
+    def place(t: FloatArray) -> FloatArray:
+        # an edge along one axis is at a value of the other, not at what comes back from its logarithm
+        at_x, at_y = (ends[:, 0] + t[:, None] * way).T
+        here_x = np.where(way[:, 0] == 0.0, x.values[edges[:, 0] % nx], x.value(at_x))
+        here_y = np.where(way[:, 1] == 0.0, y.values[edges[:, 0] // nx], y.value(at_y))
+        return np.stack([here_x, here_y], axis=1)
+
+    def capacity(t: FloatArray) -> FloatArray:
+        at_x, at_y = place(t).T
+        return problems.solve(at_x, at_y, tolerance).capacities[:, tracked]
+
+    def phase(c: FloatArray) -> IntArray:
+        numbers: IntArray = np.add(c > 0.0, c == 1.0, dtype=np.intp)
+        return numbers
+
+    low, high = np.zeros(len(edges)), np.ones(len(edges))
+    at_low, at_high = capacity(low), capacity(high)
+    rising = phase(at_low) < begins
+    steps = int(np.ceil(np.log2(np.max(np.abs(way)) / ACCURACY)))
+    for _ in range(max(1, steps)):
+        middle = 0.5 * (low + high)
+        c = capacity(middle)
+        before = (phase(c) < begins) == rising
+        low, at_low = np.where(before, middle, low), np.where(before, c, at_low)
+        high, at_high = np.where(before, high, middle), np.where(before, at_high, c)
+    points = place(0.5 * (low + high))
+    sides = np.sort(np.stack([phase(at_low), phase(at_high)]), axis=0)
+    jumps = np.abs(at_high - at_low) > JUMP
+    kinds = np.empty(len(edges), dtype=object)
+    kinds[:] = [(int(a), int(b), "jump" if jump else "kink") for a, b, jump in zip(*sides, jumps, strict=True)]
+    return points, kinds
+
+
+def _chains(at: IntArray, ny: int, nx: int) -> Iterator[list[int]]:
+    """Join crossings of the edges of each cell to lines; ``at`` numbers them, horizontal edges first, −1 for none."""
+    horizontal = at[: ny * (nx - 1)].reshape(ny, nx - 1)
+    vertical = at[ny * (nx - 1) :].reshape(ny - 1, nx)
+    around = np.stack([horizontal[:-1], vertical[:, 1:], horizontal[1:], vertical[:, :-1]], axis=-1).reshape(-1, 4)
+    neighbours: dict[int, list[int]] = {int(i): [] for i in at[at >= 0]}
+    for cell in around[(around >= 0).any(axis=1)]:
+        here = [int(i) for i in cell if i >= 0]
+        for a, b in zip(here[::2], here[1::2], strict=False):
+            neighbours[a].append(b)
+            neighbours[b].append(a)
+    unused = set(neighbours)
+    for start in sorted(neighbours, key=lambda i: len(neighbours[i])):  # open lines from their ends, then rings
+        if start not in unused:
+            continue
+        chain = [start]
+        unused.discard(start)
+        while following := [i for i in neighbours[chain[-1]] if i in unused]:
+            unused.discard(following[0])
+            chain.append(following[0])
+        if len(chain) > 2 and start in neighbours[chain[-1]]:
+            chain.append(start)
+        yield chain
+
+
+def _pieces(chain: list[int], kinds: npt.NDArray[np.object_]) -> Iterator[tuple[Kind, list[int]]]:
+    """Cut a line where it becomes one of another kind."""
+    begin = 0
+    for i in range(1, len(chain) + 1):
+        if i == len(chain) or kinds[chain[i]] != kinds[chain[begin]]:
+            yield kinds[chain[begin]], chain[begin:i]
+            begin = i
+
+
+def _boundary(kind: Kind, pieces: list[list[FloatArray]]) -> Boundary:
+    gap = np.array([np.nan])
+    x, y = (np.concatenate([part for piece in pieces for part in (piece[i], gap)])[:-1] for i in (0, 1))
+    return Boundary(Phase(kind[0]), Phase(kind[1]), kind[2], False, x, y)
