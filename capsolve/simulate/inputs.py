@@ -227,6 +227,10 @@ class _Stratum:
         sets = np.array(list(self._sets())) if self.cases else self._some_sets(half, rng)
         # consecutive runs of 2^j Sobol points are spread evenly by themselves
         x[np.arange(half)[:, None], np.repeat(sets, half // len(sets), axis=0)] = values
+        # few points leave the second moment of each feature a little off, and the size of the loss with it
+        nodes, weights = self.inputs._rule()
+        times = np.count_nonzero(x, axis=0)
+        x *= np.sqrt(np.where(times, times * (weights @ nodes**2) / np.maximum((x**2).sum(axis=0), 1e-300), 1.0))
         if self.mirror:
             x[half:] = -x[:half]
         return x, np.full(size, 1 / size)
@@ -243,17 +247,21 @@ class _Stratum:
                     yield tuple(2 * u + s for u, s in zip(units, side, strict=True))
 
     def _some_sets(self, count: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
-        """Return random sets in which every unit occurs as often as any other, or once less."""
-        units = self.features if self.inputs.pairs is None else self.features // 2
-        used = np.zeros(units)
+        """Return random sets in which every feature occurs as often as any other, or nearly so."""
+        units, sides = (self.features, 1) if self.inputs.pairs is None else (self.features // 2, 2)
+        used = np.zeros((units, sides))
         chosen = np.empty((count, self.k), dtype=np.intp)
         for row in chosen:
-            row[:] = np.argsort(used + rng.random(units))[: self.k]
-            used[row] += 1
+            order = used.sum(axis=1) + rng.random(units)
+            row[:] = np.argsort(order)[: self.k]
+            if self.inputs.pairs == "anticorrelated":
+                side = np.argmin(used[row] + rng.random((self.k, 2)), axis=1)
+                used[row, side] += 1
+                row[:] = 2 * row + side
+            else:
+                used[row] += 1
         if self.inputs.pairs == "correlated":
             return np.stack([2 * chosen, 2 * chosen + 1], axis=-1).reshape(count, -1)
-        if self.inputs.pairs == "anticorrelated":
-            return 2 * chosen + rng.integers(0, 2, size=chosen.shape)
         return chosen
 
 
