@@ -170,7 +170,7 @@ class Allocation:
         from capsolve.sensitivity import sensitivity  # noqa: PLC0415
 
         given = self.to_numpy()
-        return sensitivity(given._quadratic("sensitivity"), given.capacity, self.scale)
+        return sensitivity(given._quadratic("sensitivity"), given.capacity, given.scale)
 
     def embedding(self, rng: Any = None, rotate: bool = False) -> FloatArray:
         """Return an embedding, shape (n, D), with these capacities and this loss, exactly; quadratic loss only.

@@ -128,11 +128,12 @@ def _respond(v: Any, k: Any, answer: Answer, xp: Any) -> Any:
     capacity = respond(v, k, answer.scale, answer.correction, xp)
     if answer.which.size == 0:
         return capacity
-    which = xp.asarray(answer.which, device=api.device(v))
-    value = xp.asarray(answer.capacity, device=api.device(v))
+    nobody = v.shape[0]
+    which = xp.asarray(_padded(answer.which, nobody), device=api.device(v))
+    value = xp.asarray(_padded(answer.capacity, 0.0), device=api.device(v))
     index = xp.arange(v.shape[0], dtype=which.dtype, device=api.device(v))
     # the array API cannot put values at places: each feature looks itself up in the list
-    slot = xp.clip(xp.searchsorted(which, index), 0, answer.which.size - 1)
+    slot = xp.searchsorted(which, index)  # within the list, which ends with nobody
     return xp.where(xp.take(which, slot) == index, xp.take(value, slot), capacity)
 
 
@@ -166,12 +167,15 @@ def _few(v: Any, k: Any, chosen: Any, xp: Any) -> tuple[IntArray, FloatArray, Fl
     if not api.is_jax_array(v):
         index = xp.nonzero(chosen)[0]
         return to_numpy(index), to_numpy(xp.take(v, index)), to_numpy(xp.take(k, index))
-    # JAX compiles for every new shape: few shapes, then
     which = np.flatnonzero(to_numpy(chosen))
-    padded = np.zeros(1 << max(4, int(which.size - 1).bit_length()), dtype=np.int64)
-    padded[: which.size] = which
-    few_v, few_k = (to_numpy(xp.take(column, xp.asarray(padded)))[: which.size] for column in (v, k))
+    index = xp.asarray(_padded(which, 0))
+    few_v, few_k = (to_numpy(xp.take(column, index))[: which.size] for column in (v, k))
     return which, few_v, few_k
+
+
+def _padded(column: Any, filler: float) -> Any:
+    """Return a longer column, of one of a few lengths: JAX compiles for each of them."""
+    return np.append(column, np.full((64 << int(column.size).bit_length()) - column.size, filler, column.dtype))
 
 
 class Suspect(NamedTuple):
