@@ -9,7 +9,7 @@ import click
 
 
 @click.command("reproduce")
-@click.argument("figure", type=click.Choice(["fig2", "fig6", "fig7", "all"]))
+@click.argument("figure", type=click.Choice(["fig2", "fig4", "fig6", "fig7", "all"]))
 @click.option(
     "-o",
     "--output",
@@ -28,6 +28,8 @@ def command(figure: str, output: Path, cells: int | None) -> None:
 
     \b
     fig2  marginal values of capacity, and the price that decides
+    fig4  phase diagram, exact and from optimised embeddings, and six
+          cases of marginal values
     fig6  capacities of small embeddings, and blocks that do not interfere
     fig7  phase diagrams of nine sorts of trained networks: takes long, goes
           on where it was interrupted
@@ -37,7 +39,7 @@ def command(figure: str, output: Path, cells: int | None) -> None:
 
     \b
     Example:
-      capsolve reproduce fig6 -o paper
+      capsolve reproduce fig4 -o paper
     """  # noqa: D301  (click's mark for lines to be kept)
     from capsolve.reproduction import reproduce  # noqa: PLC0415
 

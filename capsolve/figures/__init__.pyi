@@ -8,6 +8,7 @@ from .allocations import allocation as allocation
 from .allocations import capacity as capacity
 from .allocations import phases as phases
 from .cases import marginal_cases as marginal_cases
+from .diagrams import phase_diagram as phase_diagram
 from .embeddings import block_graph as block_graph
 from .embeddings import embedding as embedding
 from .embeddings import gram_matrix as gram_matrix

@@ -68,7 +68,7 @@ def plain_log(axis: Axis) -> None:
     """Give a logarithmic axis of less than two decades ticks that are plain numbers: 2, 5, 10."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
 
-    low, high = axis.get_view_interval()
+    low, high = sorted(axis.get_view_interval())
     if high < 100.0 * low:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.set_major_formatter(FuncFormatter(lambda tick, _: number(tick)))

@@ -54,6 +54,7 @@ def allocation(allocation: Allocation, *, names: Sequence[str] | None = None) ->
     from matplotlib import style  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
+    allocation = allocation.to_numpy()
     with style.context(STYLE):
         if not isinstance(allocation.model, QuadraticLoss):
             figure = Figure(figsize=(7.0, 3.4))
@@ -88,7 +89,7 @@ def capacity(allocation: Allocation, *, names: Sequence[str] | None = None, ax: 
     ValueError
         If there is not one name per feature.
     """
-    ax = axes_or_new(ax)
+    ax, allocation = axes_or_new(ax), allocation.to_numpy()
     features = sorted_features(allocation, names)
     draw_dots(ax, features, allocation.capacity, allocation.phase)
     if features.rank.size > CROWD:
@@ -134,6 +135,7 @@ def phases(allocation: Allocation, *, names: Sequence[str] | None = None, ax: Ax
     ----------
     arXiv 2210.01892, eqs. 15–18.
     """
+    allocation = allocation.to_numpy()
     model = allocation.model
     if not isinstance(model, QuadraticLoss):
         raise TypeError(f"phases are drawn for QuadraticLoss, not for {type(model).__name__}")

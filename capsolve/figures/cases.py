@@ -64,7 +64,8 @@ def marginal_cases(cases: Mapping[str, Allocation], *, names: Sequence[str] | No
     with style.context(STYLE):
         figure = Figure(figsize=(7.0, 0.5 + 2.1 * rows))
         panels = figure.subplots(rows, min(COLUMNS, len(cases)), squeeze=False, sharex=True).ravel()
-        for ax, (label, allocation) in zip(panels, cases.items(), strict=False):
+        for ax, (label, given) in zip(panels, cases.items(), strict=False):
+            allocation = given.to_numpy()
             n = allocation.model.features
             who = ["odd"] + ["other"] * (n - 1) if names is None else names
             draw_level(ax, allocation, who)

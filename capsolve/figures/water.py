@@ -68,7 +68,7 @@ def water_level(allocation: Allocation, *, names: Sequence[str] | None = None, a
     ----------
     arXiv 2210.01892, Fig. 2 and eqs. 4–8.
     """
-    ax = axes_or_new(ax)
+    ax, allocation = axes_or_new(ax), allocation.to_numpy()
     draw_level(ax, allocation, names)
     handles = phase_handles(allocation)
     if allocation.price > 0.0:
@@ -124,7 +124,7 @@ def _groups(allocation: Allocation, order: IndexArray) -> tuple[list[IndexArray]
     if isinstance(model, QuadraticLoss):
         columns = [model.importance, model.kurtosis]
     else:
-        assert isinstance(model, TabulatedLoss)  # noqa: S101  (for the type checker: there are no others)
+        assert isinstance(model, TabulatedLoss)  # noqa: S101  (for the type checker: there are no others in memory)
         columns = [model.multiplier, model.shape_of.astype(float)]
     equal = np.column_stack([*columns, allocation.capacity])[order]
     _, first, group = np.unique(equal, axis=0, return_index=True, return_inverse=True)
@@ -162,6 +162,7 @@ def _shown(value: Any) -> npt.NDArray[np.bool_]:
 def _dot_heights(allocation: Allocation) -> FloatArray:
     """Return the marginal value at the optimum; between the two of a kink, the price or what is nearest to it."""
     model, capacity = allocation.model, allocation.capacity
+    assert isinstance(model, QuadraticLoss | TabulatedLoss)  # noqa: S101
     following, last = model.marginal(capacity), model.marginal(capacity, growing=False)
     between = np.clip(allocation.price, np.minimum(following, last), np.maximum(following, last))
     return np.where(capacity == 0.0, following, np.where(capacity == 1.0, last, between))

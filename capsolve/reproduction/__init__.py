@@ -9,7 +9,7 @@ from pathlib import Path
 from capsolve.files import StrPath
 from capsolve.reproduction._report import Result, Settings
 
-FIGURES = ("fig2", "fig6", "fig7")
+FIGURES = ("fig2", "fig4", "fig6", "fig7")
 """What `reproduce` can make, by the paper's number."""
 
 
@@ -19,14 +19,16 @@ def reproduce(figure: str, folder: StrPath, *, cells: int | None = None, progres
     Parameters
     ----------
     figure : str
-        ``"fig2"`` (marginal values and the price), ``"fig6"`` (capacities of small embeddings, and blocks), ``"fig7"``
-        (phase diagrams of nine sorts of trained networks; takes long, goes on where it was interrupted, and needs the
-        extra ``train``), or ``"all"``.
+        ``"fig2"`` (marginal values and the price), ``"fig4"`` (phase diagram, exact and from optimised embeddings, and
+        six cases of marginal values), ``"fig6"`` (capacities of small embeddings, and blocks), ``"fig7"`` (phase
+        diagrams of nine sorts of trained networks; takes long, goes on where it was interrupted, and needs the extra
+        ``train``), or ``"all"``.
     folder : path
         Where the files go; made if missing. Each figure has a ``.png``, a ``.pdf``, data as ``.csv`` or ``.npz``, and a
         ``.md`` with one line for every statement of the paper: whether it holds, and the numbers that say so.
     cells : int, optional
-        Cells along each side of a diagram that is optimised cell by cell; by default 40 for ``"fig7"``.
+        Cells along each side of a diagram that is optimised cell by cell; by default 50 for
+        ``"fig4"`` and 40 for ``"fig7"``.
     progress : bool
         Show a progress bar on standard error.
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from capsolve import figures
 from capsolve._checks import FloatArray
 from capsolve.allocation import Allocation, Phase, solve
+from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.reproduction._report import Finding, Result, Settings
 
 IMPORTANCE = (4.0, 2.0, 1.4, 1.0, 0.7, 0.5, 0.25, 0.1)
@@ -23,8 +24,9 @@ ROUNDING = 1e-12
 def make(settings: Settings) -> Result:
     """Solve eight features in three dimensions, and try every trade of capacity between two of them."""
     allocation = solve(IMPORTANCE, KURTOSIS, DIMENSIONS)
-    marginal = allocation.model.marginal(allocation.capacity)
-    trades = _trades(allocation)
+    model = QuadraticLoss(IMPORTANCE, KURTOSIS)
+    marginal = model.marginal(allocation.capacity)
+    trades = _trades(model, allocation)
     price = allocation.price
     shared, none, whole = (
         allocation.phase == phase for phase in (Phase.POLYSEMANTIC, Phase.IGNORED, Phase.MONOSEMANTIC)
@@ -75,7 +77,7 @@ def make(settings: Settings) -> Result:
     )
 
 
-def _trades(allocation: Allocation) -> FloatArray:
+def _trades(model: QuadraticLoss, allocation: Allocation) -> FloatArray:
     """Return how much the loss rises when capacity changes hands, for all pairs of giver and taker."""
     cost = []
     for giver, taker in itertools.permutations(range(allocation.capacity.size), 2):
@@ -84,5 +86,5 @@ def _trades(allocation: Allocation) -> FloatArray:
             traded = np.array(allocation.capacity)
             traded[giver] -= amount
             traded[taker] += amount
-            cost.append(float(allocation.model.feature_loss(traded).sum()) - allocation.loss)
+            cost.append(float(model.feature_loss(traded).sum()) - allocation.loss)
     return np.array(cost)

@@ -1,0 +1,128 @@
+"""Phase diagrams: the capacity of one feature over two axes, and the lines between its phases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from capsolve.allocation import Phase
+from capsolve.figures._cells import draw_cells
+from capsolve.figures._style import axes_or_new, line, plain_log
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from capsolve.diagrams.analytic import PhaseDiagram
+    from capsolve.diagrams.boundaries import Boundary
+
+LABELS = {
+    "importance": "importance $V$ (inside the target)",
+    "kurtosis": r"kurtosis $\kappa$",
+    "density": "density $p$",
+    "sparsity": "sparsity $1 - p$",
+    "dimensions": "dimensions $D$",
+    "features": "features $n$",
+    "exponent": r"exponent $\alpha$ of the importances $i^{-\alpha}$",
+    "rate": r"rate $\rho$ of the importances $e^{-\rho (i-1)}$",
+}
+"""What the axes that `capsolve.phase_diagram` knows are called."""
+
+LINES: dict[str, Any] = {"jump": "solid", "kink": (0, (3.5, 1.5))}
+MEANING = {"jump": "capacity jumps", "kink": "its slope jumps"}
+ROOM = 0.045  # of the height of the axes: a phase's name is written where it has so much above and below,
+ASPECT = 0.3  # and this over that at its sides
+
+
+def phase_diagram(
+    diagram: PhaseDiagram, *, marks: Mapping[str, tuple[float, float]] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw the capacity of the tracked feature over the two axes, with the boundaries of its phases on top.
+
+    Where the capacity jumps (first order) a boundary is solid, where only its slope does it is dashed; a critical point
+    is a white dot.
+
+    Parameters
+    ----------
+    diagram : PhaseDiagram
+        Of any two axes.
+    marks : mapping of str to (x, y), optional
+        Points to mark by a letter or two. Without any, the names of the phases are written into large regions.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw, with a colour bar beside; on a new figure by default.
+
+    Examples
+    --------
+    >>> import capsolve
+    >>> from capsolve import figures
+    >>> ax = figures.phase_diagram(capsolve.phase_diagram(cells=20))
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['capacity jumps', 'its slope jumps', 'critical point']
+
+    References
+    ----------
+    arXiv 2210.01892, Fig. 4.
+    """
+    from matplotlib import patheffects  # noqa: PLC0415
+
+    ax = axes_or_new(ax)
+    x, y = diagram.x, diagram.y
+    logarithmic = (x.logarithmic, y.logarithmic)
+    picture = draw_cells(ax, x.values, y.values, diagram.capacity, logarithmic=logarithmic)
+    bar = ax.figure.colorbar(picture, ax=ax, pad=0.02)
+    bar.set_label(f"capacity $C$ of feature {diagram.tracked}")
+    outline = [patheffects.Stroke(linewidth=2.8, foreground="white"), patheffects.Normal()]
+    boundaries = [boundary for boundary in diagram.boundaries if _inside(diagram, boundary)]
+    for boundary in boundaries:
+        ax.plot(
+            boundary.x,
+            boundary.y,
+            color="black",
+            linewidth=1.3,
+            linestyle=LINES[boundary.order],
+            path_effects=outline,
+            zorder=3,
+            label=f"{boundary.lower.name.lower()}–{boundary.upper.name.lower()}",
+        )
+    dot: dict[str, Any] = {"linestyle": "none", "marker": "o", "color": "white", "markeredgecolor": "black"}
+    for point in diagram.critical:
+        ax.plot(*point, markersize=6.0, zorder=4, **dot)
+    written = _phase_names(diagram) if marks is None else marks
+    for name, place in written.items():
+        ax.text(*place, name, ha="center", va="center", weight="bold", path_effects=outline, zorder=5, parse_math=False)
+    orders = [order for order in LINES if any(boundary.order == order for boundary in boundaries)]
+    handles = [line(MEANING[order], color="black", linewidth=1.3, linestyle=LINES[order]) for order in orders]
+    if diagram.critical:
+        handles.append(line("critical point", markersize=6.0, **dot))
+    if handles:
+        ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.02), ncols=3, handlelength=2.0)
+    ax.set_title(diagram.description, loc="left", pad=22 if handles else None)
+    for axis, given in ((ax.xaxis, x), (ax.yaxis, y)):
+        axis.set_label_text(LABELS.get(given.name, given.name))
+        if given.logarithmic:
+            plain_log(axis)
+        if given.name == "bias":
+            axis.set_ticks([0.0, 1.0], ["without bias", "with bias"])
+    return ax
+
+
+def _inside(diagram: PhaseDiagram, boundary: Boundary) -> bool:
+    """Return whether some of the line is in the picture: closed forms go on beyond its frame."""
+    at = ((boundary.x, diagram.x.values), (boundary.y, diagram.y.values))
+    return bool(np.logical_and(*((values >= axis.min()) & (values <= axis.max()) for values, axis in at)).any())
+
+
+def _phase_names(diagram: PhaseDiagram) -> dict[str, tuple[float, float]]:
+    """Return the names of the phases, each where it is farthest from other phases and the frame."""
+    from scipy.ndimage import distance_transform_edt  # noqa: PLC0415
+
+    ny, nx = diagram.shape
+    places = {}
+    for phase in Phase:
+        region = np.pad(diagram.phase[..., diagram.tracked] == phase, 1)
+        distance = distance_transform_edt(region, sampling=(1.0 / ny, ASPECT / nx))[1:-1, 1:-1]
+        if distance.max() >= ROOM:
+            row, column = np.unravel_index(np.argmax(distance), distance.shape)
+            places[phase.name.lower()] = (float(diagram.x.values[column]), float(diagram.y.values[row]))
+    return places

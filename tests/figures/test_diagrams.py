@@ -1,0 +1,87 @@
+"""The picture of a phase diagram: cells, lines and points are the diagram's."""
+
+import numpy as np
+import pytest
+
+import capsolve
+from capsolve import figures
+
+
+def lines(ax):
+    """Return the boundaries that are drawn: (style, x, y) by label."""
+    return {
+        line.get_label(): (line.get_linestyle(), *line.get_data())
+        for line in ax.lines
+        if line.get_linestyle() != "None"
+    }
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return capsolve.phase_diagram(cells=(40, 30))
+
+
+def test_cells_and_axes(paper):
+    ax = figures.phase_diagram(paper)
+    (mesh,) = ax.collections
+    np.testing.assert_array_equal(mesh.get_array(), paper.capacity)
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert ax.get_xlim() == pytest.approx((0.01, 100.0), rel=0.2)
+    assert ax.get_ylim() == pytest.approx((1.0, 0.001), rel=0.2)  # in the order of the axis: sparse at the top
+    assert ax.get_xlabel() == "importance $V$ (inside the target)"
+    assert ax.figure.axes[1].get_ylabel() == "capacity $C$ of feature 0"
+    assert ax.get_title(loc="left") == paper.description
+
+
+def test_boundaries_are_drawn_by_their_order(paper):
+    ax = figures.phase_diagram(paper)
+    drawn = lines(ax)
+    assert len(drawn) == 3
+    for boundary in paper.boundaries:
+        style, x, y = drawn[f"{boundary.lower.name.lower()}–{boundary.upper.name.lower()}"]
+        assert style == ("-" if boundary.order == "jump" else "--")
+        np.testing.assert_array_equal(x, boundary.x)
+        np.testing.assert_array_equal(y, boundary.y)
+    (dot,) = (line for line in ax.lines if line.get_marker() == "o")
+    assert tuple(np.ravel(dot.get_data())) == paper.critical[0] == (1.0, 0.6)
+
+
+def test_names_stand_in_their_phase(paper):
+    ax = figures.phase_diagram(paper)
+    places = {text.get_text(): text.get_position() for text in ax.texts}
+    assert set(places) == {"ignored", "polysemantic", "monosemantic"}
+    for name, (v, p) in places.items():
+        found = capsolve.solve([v, 1, 1, 1, 1, 1], 1.8 / p, 3)
+        assert capsolve.Phase(int(found.phase[0])).name.lower() == name
+
+
+def test_marks_replace_the_names(paper):
+    ax = figures.phase_diagram(paper, marks={"A": (0.5, 0.8), "$b": (2, 0.1)})
+    assert [(text.get_text(), text.get_position()) for text in ax.texts] == [("A", (0.5, 0.8)), ("$b", (2, 0.1))]
+
+
+def test_without_boundaries_there_is_no_legend():
+    diagram = capsolve.phase_diagram(("importance", 0.9, 1.1), ("density", 0.01, 0.02), cells=4)
+    ax = figures.phase_diagram(diagram)
+    assert ax.get_legend() is None
+    assert not lines(ax)
+
+
+def test_other_axes(tmp_path):
+    diagram = capsolve.phase_diagram(("features", 2, 8), ("bias", (False, True)), kurtosis=9.0, tracked=3)
+    ax = figures.phase_diagram(diagram)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["without bias", "with bias"]
+    (mesh,) = ax.collections
+    np.testing.assert_array_equal(np.ma.filled(mesh.get_array(), np.nan), diagram.capacity)
+    assert np.isnan(diagram.capacity[:, 0]).all()  # there is no fourth feature of two
+    figures.save(ax.figure, tmp_path / "a.png")
+
+
+def test_a_tracked_feature_of_ones_own_axes():
+    def family(a, b):
+        return [a, 1.0, 1.0], [b, 5.0, 9.0]
+
+    diagram = capsolve.phase_diagram(("a", 0.5, 2.0, "log"), ("b", 2.0, 20.0), family=family, dimensions=1, cells=6)
+    ax = figures.phase_diagram(diagram)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("a", "b")
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
