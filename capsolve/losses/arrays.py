@@ -107,18 +107,16 @@ def _alike(importance: Any, kurtosis: Any) -> tuple[Any, Any]:
     if k.ndim == 0:
         k = np.asarray(float(k))
         at_least("kurtosis", real_array("kurtosis", k), 1.0)
-        return v, float(k)
-    if not is_foreign(k):
+        k = float(k)
+    elif not is_foreign(k):
         k = _brought(k, v)
-    if api.is_dask_array(v):
-        return _in_step(v, k)
-    return v, k
+    return _in_step(v, k) if api.is_dask_array(v) else (v, k)
 
 
 def _in_step(v: Any, k: Any) -> tuple[Any, Any]:
     """Return Dask arrays in the chunks of the first, of which none is empty."""
     sizes = tuple(length for length in v.chunks[0] if length)
-    return v.rechunk((sizes,)), k.rechunk((sizes,))
+    return v.rechunk((sizes,)), k if isinstance(k, float) else k.rechunk((sizes,))
 
 
 def _require_alike(v: Any, k: Any) -> None:

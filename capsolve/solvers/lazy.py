@@ -79,7 +79,8 @@ def source_of_chunk(v: Any, k: Any) -> Source:
 
 def _boxed(v: Any, k: Any, task: Any, block_info: Any = None, **given: Any) -> Any:
     box = np.empty(1, dtype=object)
-    box[0] = task(source_of_chunk(v, k), *_ends(block_info), **given)
+    with np.errstate(all="ignore"):  # every limit is meant
+        box[0] = task(source_of_chunk(v, k), *_ends(block_info), **given)
     return box
 
 
@@ -108,5 +109,6 @@ def _totals(chunk: Source, start: int, stop: int, answer: Answer, unit: float) -
 
 
 def _capacity(v: Any, k: Any, answer: Answer, unit: float, block_info: Any = None) -> Any:
-    capacity, _ = source_of_chunk(v, k).write(section(answer, *_ends(block_info)), unit)
+    with np.errstate(all="ignore"):
+        capacity, _ = source_of_chunk(v, k).write(section(answer, *_ends(block_info)), unit)
     return rounded(capacity, v.dtype, api.array_namespace(v))
