@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from capsolve.allocation import Phase, Status
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.lines import Line2D
@@ -73,6 +76,16 @@ def plain_log(axis: Axis) -> None:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.set_major_formatter(FuncFormatter(lambda tick, _: number(tick)))
         axis.set_minor_formatter(NullFormatter())
+
+
+def legend_above(ax: Axes, handles: Sequence[Artist], title: str) -> None:
+    """Put a legend above the axes, in as many columns as fit, and the title above that."""
+    width = ax.get_window_extent().width * 72.0 / ax.figure.dpi  # in points
+    columns = max(1, min(len(handles), int(width // 74.0)))
+    rows = math.ceil(len(handles) / columns)
+    if handles:
+        ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.03), ncols=columns)
+    ax.set_title(title, loc="left", pad=11 + 13 * rows if rows else None)
 
 
 def axes_or_new(ax: Axes | None) -> Axes:

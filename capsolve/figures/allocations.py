@@ -11,7 +11,17 @@ import numpy as np
 from capsolve._checks import FloatArray
 from capsolve.allocation import Allocation, Phase
 from capsolve.figures._features import draw_dots, label_features, sorted_features
-from capsolve.figures._style import COLOURS, CROWD, STYLE, TINTS, axes_or_new, headline, number, phase_handles
+from capsolve.figures._style import (
+    COLOURS,
+    CROWD,
+    STYLE,
+    TINTS,
+    axes_or_new,
+    headline,
+    legend_above,
+    number,
+    phase_handles,
+)
 from capsolve.losses.quadratic import QuadraticLoss
 
 if TYPE_CHECKING:
@@ -101,8 +111,7 @@ def capacity(allocation: Allocation, *, names: Sequence[str] | None = None, ax: 
     ax.set_ylim(-0.04, 1.04)
     ax.set_ylabel("capacity $C$")
     label_features(ax, features)
-    _legend(ax, allocation)
-    ax.set_title(headline(allocation), loc="left", pad=24)
+    legend_above(ax, [*phase_handles(allocation), *ax.lines], headline(allocation))
     return ax
 
 
@@ -193,9 +202,3 @@ def _borders(allocation: Allocation, model: QuadraticLoss, importance: FloatArra
         ignored = np.where(v >= scale, concave, 1.0 + (2.0 * scale - trace) / v)
         full = np.where(v >= scale, np.inf, 1.0 + trace / (scale - v))
     return np.where((v == 0.0) & (trace == 0.0), np.inf, ignored), full
-
-
-def _legend(ax: Axes, allocation: Allocation) -> None:
-    """Put the legend between the axes and the title."""
-    handles = [*phase_handles(allocation), *ax.lines]
-    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.03), ncols=4)

@@ -9,7 +9,7 @@ import numpy as np
 
 from capsolve.allocation import Phase
 from capsolve.figures._cells import draw_cells
-from capsolve.figures._style import axes_or_new, line, plain_log
+from capsolve.figures._style import axes_or_new, legend_above, line, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,9 +95,7 @@ def phase_diagram(
     handles = [line(MEANING[order], color="black", linewidth=1.3, linestyle=LINES[order]) for order in orders]
     if diagram.critical:
         handles.append(line("critical point", markersize=6.0, **dot))
-    if handles:
-        ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.02), ncols=3, handlelength=2.0)
-    ax.set_title(diagram.description, loc="left", pad=22 if handles else None)
+    legend_above(ax, handles, diagram.description)
     for axis, given in ((ax.xaxis, x), (ax.yaxis, y)):
         axis.set_label_text(LABELS.get(given.name, given.name))
         if given.logarithmic:

@@ -11,7 +11,17 @@ import numpy.typing as npt
 from capsolve._checks import FloatArray
 from capsolve.allocation import Allocation, Phase
 from capsolve.figures._features import called, sorted_features
-from capsolve.figures._style import COLOURS, MARKERS, axes_or_new, headline, line, number, phase_handles, plain_log
+from capsolve.figures._style import (
+    COLOURS,
+    MARKERS,
+    axes_or_new,
+    headline,
+    legend_above,
+    line,
+    number,
+    phase_handles,
+    plain_log,
+)
 from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.losses.tabulated import TabulatedLoss
 
@@ -73,8 +83,7 @@ def water_level(allocation: Allocation, *, names: Sequence[str] | None = None, a
     handles = phase_handles(allocation)
     if allocation.price > 0.0:
         handles.append(line(rf"price $\lambda$ = {number(allocation.price)}", **PRICE))
-    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.03), ncols=4)
-    ax.set_title(headline(allocation), loc="left", pad=24)
+    legend_above(ax, handles, headline(allocation))
     return ax
 
 

@@ -13,7 +13,7 @@ from capsolve.reproduction._report import Settings
 def result(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fig4, "FINE", 40)
-        patch.setattr(fig4, "STARTS", {True: 1, False: 8})
+        patch.setattr(fig4, "STARTS", {True: 1, False: 2})
         return fig4.make(Settings(tmp_path_factory.mktemp("fig4"), 4, False))
 
 
