@@ -33,7 +33,7 @@ VARIANTS: list[dict[str, Any]] = [
 
 
 def settings(model: str, changed: dict[str, Any]) -> dict[str, Any]:
-    return CHOSEN | {"learning_rate": RATE[model.split("-")[0]]} | changed
+    return CHOSEN | {"learning_rate": RATE[model.partition("-")[0]]} | changed
 
 
 def run(model: str, **changed: Any) -> tuple[Training, float]:

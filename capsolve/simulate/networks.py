@@ -42,8 +42,8 @@ MODELS = tuple(
     f"{kind}-{activation}" for kind in ("sum", "autoencoder") for activation in ("quadratic", "relu", "gelu")
 )
 
-# Of Adam's rates 0.01, 0.03, 0.1, 0.3 the ones that end lowest: see benchmarks/training_study.py. Autoencoders with ReLU
-# die of large ones; sums of rare features need them, as what is left to learn there is worth as little as it is rare.
+# Of the rates 0.01, 0.03, 0.1, 0.3 the ones that end lowest: see benchmarks/training_study.py. Autoencoders with ReLU
+# die of large ones. Sums of rare features need them: what is left to learn there is worth as little as it is rare.
 _RATES = {"sum": 0.3, "autoencoder": 0.03}
 _FINER = 8  # points of the loss that is reported, for each point of the one that is minimised
 _LEAST_FINE = 4096

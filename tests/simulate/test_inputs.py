@@ -4,8 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from capsolve.simulate import Inputs
 from scipy import integrate, stats
+
+from capsolve.simulate import Inputs
 
 DENSITIES = [0.001, 0.05, 0.4, 1.0]
 DISTRIBUTIONS = [Inputs(), Inputs(low=0.0), Inputs(low=-0.5), Inputs("gaussian"), Inputs("laplace")]
