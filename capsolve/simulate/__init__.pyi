@@ -1,7 +1,11 @@
 from .embeddings import OptimisedEmbedding as OptimisedEmbedding
 from .embeddings import optimise_embedding as optimise_embedding
 from .inputs import Inputs as Inputs
+from .loss_curves import LossCurve as LossCurve
+from .loss_curves import measure_loss_curve as measure_loss_curve
 from .networks import MODELS as MODELS
 from .networks import Settings as Settings
 from .networks import Training as Training
 from .networks import train as train
+from .prediction import Transfer as Transfer
+from .prediction import transfer as transfer
