@@ -369,7 +369,7 @@ def _scale_of(used: Callable[[float], float], aim: float, start: float, slack: f
     """
     low, high = (0.0, math.inf), (math.inf, 0.0)  # scale, capacity
     scale, step, turn = start, 0.05, 0
-    while low[1] - high[1] > 0.25 * slack and high[0] > 1.001 * low[0]:
+    while 0.0 < scale < math.inf and low[1] - high[1] > 0.25 * slack and high[0] > 1.001 * low[0]:
         here = used(scale)
         if here >= aim:
             low = (scale, here)
