@@ -34,7 +34,7 @@ NAMES = {"quadratic": "quadratic", "relu": "ReLU", "gelu": "GeLU"}
 MEANING = {"sum": "$V$ inside the target", "autoencoder": "$V$ on the squared error"}
 
 CELLS = 40  # along each side
-INSTANCES, STEPS, POINTS, SEED = 4, 1000, 512, 0
+INSTANCES, STEPS, POINTS, SEED = 6, 1500, 512, 0
 KURTOSIS = 1.8  # of uniform inputs that are never 0
 V_RANGE = (0.01, 100.0)
 P_RANGE = (1.0, 0.001)
@@ -129,14 +129,18 @@ def make(settings: Settings) -> Result:
     )
     diverged = sum(int(panel.training.diverged.sum()) for panel in panels)
     total = sum(panel.training.diverged.size for panel in panels)
+    rates = ", ".join(
+        f"{rate:g} ({kind})"
+        for kind, rate in {k.architecture: k.training.settings.learning_rate for k in panels}.items()
+    )
     return Result(
         "Fig. 7: phase diagrams of trained networks",
         f"{FEATURES} features of which one has importance V and the others 1; {cells} × {cells} cells, V from "
         f"{V_RANGE[0]:g} to {V_RANGE[1]:g}, density p from {P_RANGE[0]:g} to {P_RANGE[1]:g}. The sum model predicts "
         "Σ v_i σ(x_i) from inputs uniform on [-1, 1], so that V is inside the target; the autoencoder reconstructs "
         "inputs uniform on [0, 1], and V multiplies the squared error. The paper does not publish how it trained. "
-        f"Here: {INSTANCES} starts per cell, {STEPS} steps of Adam with cosine decay on the expected loss over "
-        f"{POINTS} stratified quasi-random points, the best of the starts by the expected loss on a finer set; "
+        f"Here: {INSTANCES} starts per cell, {STEPS} steps of Adam with cosine decay from a learning rate of {rates} "
+        f"on the expected loss over {POINTS} stratified quasi-random points, the best of the starts by the expected loss on a finer set; "
         f"{diverged} of {total} networks diverged.",
         {"": picture, "-blocks": _histograms(panels)},
         _findings(panels),

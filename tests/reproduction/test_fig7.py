@@ -37,6 +37,7 @@ def trained(model, importance, density, *, dimensions, instances, **_):
         dispersion=np.zeros((ny, nx)),
         best_loss=np.ones((ny, nx)),
         diverged=np.zeros((ny, nx, instances), dtype=bool),
+        settings=SimpleNamespace(learning_rate=0.3 if model.startswith("sum") else 0.03),
     )
 
 
@@ -60,6 +61,11 @@ def test_findings_about_known_networks(result):
         assert f"autoencoder ReLU 6-in-3 {1 - 1 / CELLS:.1%}" in finding.evidence
     assert "sum ReLU 6-in-3 0.0%" in gap.evidence
     assert "autoencoder ReLU 6-in-3 2.00" in blocks.evidence
+
+
+def test_the_settings_are_told(result):
+    assert "6 starts per cell, 1500 steps" in result.about
+    assert "learning rate of 0.3 (sum), 0.03 (autoencoder)" in result.about
 
 
 def test_arrays_and_pictures(result):
