@@ -15,11 +15,9 @@ import shutil
 import uuid
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,11 +26,12 @@ import numpy as np
 import numpy.typing as npt
 
 from capsolve._checks import FloatArray
+from capsolve._files import StrPath, found_columns, optional_module, os_error, readable_file, refuse_duplicates
 from capsolve.allocation import Allocation, certify
+from capsolve.datasets import write_dataset
+from capsolve.losses.arrays import QuadraticArrays
 from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.profile import Profile
-
-StrPath = str | os.PathLike[str]
 
 _CHUNK = 2**16  # cells of a text or Parquet file that are converted at a time
 
@@ -97,8 +96,16 @@ def write_profile(profile: Profile, path: StrPath) -> None:
 def write_allocation(allocation: Allocation, path: StrPath, *, names: Sequence[str] | None = None) -> None:
     """Write an allocation to a .csv or .parquet file: the columns of `capsolve.Allocation.to_dict`.
 
+    An allocation of Dask arrays is written to a folder of Parquet files, chunk by chunk, without names. The folder must
+    not exist yet, or be empty; it appears when it is complete.
+
     Raises `ValueError` if the file type is unknown or names do not fit, and `OSError` if the file cannot be written.
     """
+    if isinstance(allocation.model, QuadraticArrays) and allocation.model.lazy:
+        if names is not None:
+            raise ValueError("names cannot be written with an allocation of Dask arrays")
+        write_dataset(allocation, path)
+        return
     write_table(allocation.to_dict(names), path)
 
 
@@ -254,11 +261,11 @@ def replacing(path: StrPath) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():
-        raise _os_error(errno.EISDIR, path)
+        raise os_error(errno.EISDIR, path)
     if not target.parent.is_dir():
-        raise _os_error(errno.ENOENT, target.parent)
+        raise os_error(errno.ENOENT, target.parent)
     if target.exists() and not os.access(target, os.W_OK):
-        raise _os_error(errno.EACCES, path)
+        raise os_error(errno.EACCES, path)
     temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex}{target.suffix}")
     try:
         yield temporary
@@ -267,7 +274,7 @@ def replacing(path: StrPath) -> Iterator[Path]:
         temporary.replace(target)
     except OSError as error:
         if error.filename == str(temporary):
-            raise _os_error(error.errno or errno.EIO, path) from None
+            raise os_error(error.errno or errno.EIO, path) from None
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -278,7 +285,7 @@ def _read_csv(
 ) -> dict[str, list[Any]]:
     rows = _csv_rows(path)
     _, header = next(rows)
-    found = _found(path, header, columns, optional)
+    found = found_columns(path, header, columns, optional)
     table: dict[str, list[Any]] = {name: [] for name in found}
     plan = [(header.index(name), columns[name], table[name]) for name in found]
     for row, cells in rows:
@@ -306,7 +313,7 @@ def _read_parquet(
     path: Path, columns: Mapping[str, Callable[[Any], Any]], optional: Collection[str]
 ) -> dict[str, list[Any]]:
     with _parquet_file(path) as file:
-        found = _found(path, file.schema_arrow.names, columns, optional)
+        found = found_columns(path, file.schema_arrow.names, columns, optional)
         content = file.read(columns=found)
     table: dict[str, list[Any]] = {}
     for name in found:
@@ -322,16 +329,6 @@ def _read_parquet(
 def _write_parquet(cells: Mapping[str, list[Any]], path: Path) -> None:
     arrow, parquet = optional_module("pyarrow", "parquet"), optional_module("pyarrow.parquet", "parquet")
     parquet.write_table(arrow.table(dict(cells)), path)
-
-
-def _found(path: Path, header: list[str], wanted: Iterable[str], optional: Collection[str]) -> list[str]:
-    """Return the wanted columns that are there."""
-    _refuse_duplicates(path, header)
-    missing = [name for name in wanted if name not in header and name not in optional]
-    if missing:
-        there = ", ".join(header[:10]) + ", …" * (len(header) > 10)
-        raise ValueError(f"{path}: column {missing[0]} is missing; the columns are {there}")
-    return [name for name in wanted if name in header]
 
 
 def _cells(name: str, column: Iterable[Any]) -> list[Any]:
@@ -433,7 +430,7 @@ def _open_csv(path: Path, key: str | None) -> Activations:
     header = not all(numeric) or (len(first) > 1 and first == [str(i) for i in range(len(first))])
     names = tuple(first) if header else None
     if names:
-        _refuse_duplicates(path, names)
+        refuse_duplicates(path, names)
     return Activations(_CsvChunks(path, len(first), tuple(first) if header else None), tuple(first) if header else None)
 
 
@@ -477,7 +474,7 @@ def _open_parquet(path: Path, key: str | None) -> Activations:
     types = optional_module("pyarrow.types", "parquet")
     with _parquet_file(path) as file:
         schema = file.schema_arrow
-    _refuse_duplicates(path, schema.names)
+    refuse_duplicates(path, schema.names)
     for field in schema:
         if not (types.is_integer(field.type) or types.is_floating(field.type) or types.is_boolean(field.type)):
             raise ValueError(f"{path}: column {field.name} must hold numbers, got {field.type}")
@@ -605,12 +602,6 @@ def _wrong_width(path: Path, row: int, cells: list[str], width: int) -> ValueErr
     return ValueError(f"{path}: row {row} must have {width} cells, got {len(cells)}")
 
 
-def _refuse_duplicates(path: Path, names: Iterable[str]) -> None:
-    for name, count in Counter(names).items():
-        if count > 1:
-            raise ValueError(f"{path}: column {name} is there {count} times")
-
-
 def _is_number(cell: str) -> bool:
     try:
         float(cell)
@@ -623,26 +614,3 @@ def _parquet_file(path: Path) -> Any:
     parquet, arrow = optional_module("pyarrow.parquet", "parquet"), optional_module("pyarrow", "parquet")
     with readable_file(path, arrow.ArrowException):
         return parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**16)  # else all of it gets into memory
-
-
-def optional_module(module: str, extra: str) -> Any:
-    """Import a module that an extra of capsolve brings, or raise an `ImportError` that names the extra."""
-    try:
-        return import_module(module)
-    except ImportError:
-        library = module.partition(".")[0]
-        raise ImportError(f'{extra} files need {library}: pip install "capsolve[{extra}]"') from None
-
-
-@contextmanager
-def readable_file(path: Path, *broken: type[Exception]) -> Iterator[None]:
-    """Turn what a library says of a broken file into one line that names the path."""
-    try:
-        yield
-    except broken as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{path}: not a readable {path.suffix} file: {reason}") from None
-
-
-def _os_error(number_: int, path: StrPath) -> OSError:
-    return OSError(number_, os.strerror(number_), str(path))

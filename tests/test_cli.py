@@ -344,15 +344,11 @@ def test_bad_profiles(fails, tmp_path, content, message):
 
 
 def test_bad_profile_files(fails, tmp_path):
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder.csv").mkdir()
     (tmp_path / "profile.txt").write_text("importance,kurtosis\n1,9\n")
     (tmp_path / "plain").write_text("importance,kurtosis\n1,9\n")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 or not")
     for name, message in {
         "missing.csv": "missing.csv: No such file or directory",
-        "folder": "folder: Is a directory",
-        "folder.csv": "folder.csv: Is a directory",
         "profile.txt": "the file type must be one of .csv, .parquet, got .txt",
         "plain": "the file type must be one of .csv, .parquet, got none",
         "broken.parquet": "broken.parquet: not a readable .parquet file",

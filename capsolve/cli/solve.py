@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from capsolve import _files
 from capsolve.cli._shared import (
     NOT_CERTIFIED,
     about,
@@ -20,12 +21,36 @@ from capsolve.cli._shared import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from capsolve.allocation import Allocation
+    from capsolve.datasets import LazyProfile
     from capsolve.profile import Profile
 
 
+def _larger_than_memory(profile: str) -> bool:
+    """Return whether the profile is a folder of files, or a pattern for them."""
+    from capsolve.examples import examples  # noqa: PLC0415
+
+    return profile not in examples() and _files.is_dataset(profile)
+
+
+def _output(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
+    """Check that the answer can be written before there is one: to a folder for a folder, to a file otherwise."""
+    from capsolve.datasets import require_new_folder  # noqa: PLC0415
+
+    if value is None or not _larger_than_memory(context.params["profile"]):
+        return table_path(context, parameter, value)
+    if Path(value).suffix:
+        raise click.BadParameter(f"the allocation of a folder is written to a folder, got {value}")
+    try:
+        return require_new_folder(value)
+    except OSError as error:
+        raise click.BadParameter(f"{error.filename}: {error.strerror}") from None
+
+
 @click.command("solve")
-@click.argument("profile")
+@click.argument("profile", is_eager=True)
 @click.option(
     "-D",
     "--dimensions",
@@ -43,7 +68,13 @@ if TYPE_CHECKING:
     callback=in_range(0.0, 1.0),
     help="Relative gap between loss and lower bound up to which the answer counts as optimal.",
 )
-@click.option("-o", "--output", callback=table_path, metavar="FILE", help="Write the allocation as .csv or .parquet.")
+@click.option(
+    "-o",
+    "--output",
+    callback=_output,
+    metavar="FILE",
+    help="Write the allocation as .csv or .parquet; for a folder, to a new folder.",
+)
 @click.option("--figure", callback=figure_path, metavar="FILE", help="Draw the allocation as .png, .pdf or .svg.")
 @json_flag
 @click.pass_context
@@ -60,18 +91,27 @@ def command(
     """Allocate dimensions to features at the least loss.
 
     PROFILE is a .csv or .parquet file with the columns importance, kurtosis and, optionally, name; or a
-    built-in example: digits. Examples have no suffix and files must have one, so neither can hide the other.
+    built-in example: digits. Examples have no suffix and files must have one, so neither can hide the other. A
+    folder of .parquet files, or a quoted pattern such as 'profile/*.parquet', may be larger than memory.
 
     \b
     Examples:
       capsolve solve digits --dimensions 16 --figure allocation.png
       capsolve solve profile.csv -D 100 -o allocation.parquet
+      capsolve solve profile/ -D 1e6 -o allocation/
     """  # noqa: D301  (click's mark for lines to be kept)
     from capsolve.allocation import Status  # noqa: PLC0415
     from capsolve.allocation import solve as find  # noqa: PLC0415
+    from capsolve.datasets import open_profile  # noqa: PLC0415
 
     keep_inputs(Path(profile), output, figure)
-    given = load_profile(profile)
+    given: Profile | LazyProfile
+    if _larger_than_memory(profile):
+        if figure is not None:
+            raise click.UsageError("a folder has too many features for a figure")
+        given = open_profile(profile)
+    else:
+        given = load_profile(profile)
     with about(profile):
         allocation = find(given.importance, given.kurtosis, dimensions, bias=bias, tolerance=tolerance)
     if output is not None:
@@ -83,7 +123,7 @@ def command(
 
         figures.save(figures.allocation(allocation, names=given.names), figure)
     if as_json:
-        print_json(_allocation_content(profile, given, allocation))
+        print_json(_allocation_content(profile, bias, allocation, given.names))
     else:
         click.echo(allocation.summary())
         written = [str(path) for path in (output, figure) if path is not None]
@@ -98,29 +138,19 @@ def command(
         context.exit(NOT_CERTIFIED)
 
 
-def _allocation_content(source: str, given: Profile, allocation: Allocation) -> dict[str, Any]:
-    columns = allocation.to_dict(given.names)
+def _allocation_content(source: str, bias: bool, allocation: Allocation, names: Sequence[str] | None) -> dict[str, Any]:
+    numbers = ("price", "scale", "loss", "lower_bound", "gap", "tolerance", "kkt_error", "budget_error", "boxes")
     everywhere = ("dimensions", "price", "lower_bound", "bias")  # repeated in every row, for tables
-    return {
+    content = {
         "profile": source,
-        "features": len(given),
+        "features": allocation.model.features,
         "dimensions": allocation.dimensions,
-        "bias": columns["bias"][0],
+        "bias": bias,
         "status": allocation.status.value,
         "phases": allocation.counts(),
-        **{
-            name: getattr(allocation, name)
-            for name in (
-                "price",
-                "scale",
-                "loss",
-                "lower_bound",
-                "gap",
-                "tolerance",
-                "kkt_error",
-                "budget_error",
-                "boxes",
-            )
-        },
-        "columns": {name: column for name, column in columns.items() if name not in everywhere},
+        **{name: getattr(allocation, name) for name in numbers},
     }
+    if not _larger_than_memory(source):
+        columns = allocation.to_dict(names)
+        content["columns"] = {name: column for name, column in columns.items() if name not in everywhere}
+    return content
