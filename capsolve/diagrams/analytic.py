@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +11,14 @@ import numpy.typing as npt
 
 from capsolve._checks import FloatArray, scalar
 from capsolve.allocation import FINEST_TOLERANCE, Phase
+from capsolve.diagrams._archive import reading, write
 from capsolve.diagrams.axes import Axis
 from capsolve.diagrams.boundaries import Boundary, closed_form, traced
-from capsolve.diagrams.problems import Problems
-from capsolve.files import StrPath, replacing
+from capsolve.diagrams.problems import Problems, problems_over, whole
+from capsolve.files import StrPath
 
-_FORMAT = "capsolve phase diagram 1"
+_KIND = "a phase diagram of capsolve"
+_ARRAYS = ("capacities", "price", "loss", "gap", "optimal")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,11 +78,7 @@ class PhaseDiagram:
 
     def save(self, path: StrPath) -> None:
         """Write everything to a NumPy .npz file, which replaces an older one as a whole."""
-        if Path(path).suffix.lower() != ".npz":
-            raise ValueError(f"path must end in .npz, got {path}")
         facts = {
-            "format": _FORMAT,
-            "axes": [{"name": axis.name, "logarithmic": axis.logarithmic} for axis in (self.x, self.y)],
             "tracked": self.tracked,
             "description": self.description,
             "boundaries": [
@@ -91,50 +86,27 @@ class PhaseDiagram:
                 for b in self.boundaries
             ],
         }
-        lines = {f"boundary_{i}": np.stack([b.x, b.y]) for i, b in enumerate(self.boundaries)}
-        arrays = {name: getattr(self, name) for name in ("capacities", "price", "loss", "gap", "optimal")}
-        with replacing(path) as temporary:
-            np.savez_compressed(
-                temporary,
-                allow_pickle=False,
-                facts=np.array(json.dumps(facts)),
-                x=self.x.values,
-                y=self.y.values,
-                critical=np.array(self.critical, dtype=float).reshape(-1, 2),
-                **arrays,
-                **lines,
-            )
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays |= {f"boundary_{i}": np.stack([b.x, b.y]) for i, b in enumerate(self.boundaries)}
+        arrays["critical"] = np.array(self.critical, dtype=float).reshape(-1, 2)
+        write(path, _KIND, (self.x, self.y), facts, arrays)
 
     @classmethod
     def load(cls, path: StrPath) -> PhaseDiagram:
         """Read what `save` wrote; raises `ValueError` for another kind of file."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            facts = json.loads(str(arrays["facts"]))
-            if facts["format"] != _FORMAT:
-                raise ValueError(f"the format is {facts['format']!r}")  # noqa: TRY301
-            x, y = (Axis(a["name"], arrays[key], a["logarithmic"]) for a, key in zip(facts["axes"], "xy", strict=True))
+        with reading(path, _KIND) as (axes, facts, arrays):
             boundaries = tuple(
                 Boundary(Phase(b["lower"]), Phase(b["upper"]), b["order"], b["exact"], *arrays[f"boundary_{i}"])
                 for i, b in enumerate(facts["boundaries"])
             )
-            critical = tuple((float(a), float(b)) for a, b in arrays["critical"])
-            main = {name: arrays[name] for name in ("capacities", "price", "loss", "gap", "optimal")}
-            tracked, description = int(facts["tracked"]), str(facts["description"])
-        except FileNotFoundError:
-            raise
-        except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: not a phase diagram of capsolve: {error}") from None
-        return cls(
-            x,
-            y,
-            **_frozen(main),
-            tracked=tracked,
-            boundaries=boundaries,
-            critical=critical,
-            description=description,
-        )
+            return cls(
+                *axes,
+                **{name: arrays[name] for name in _ARRAYS},
+                tracked=int(facts["tracked"]),
+                boundaries=boundaries,
+                critical=tuple((float(a), float(b)) for a, b in arrays["critical"]),
+                description=str(facts["description"]),
+            )
 
     def __repr__(self) -> str:
         ny, nx = self.shape
@@ -234,21 +206,24 @@ def phase_diagram(
     ----------
     arXiv 2210.01892, section 4.3 and Fig. 4.
     """
-    nx, ny = _cells(cells)
-    across, up = Axis.of(x, nx), Axis.of(y, ny)
-    given = {
-        "features": features,
-        "dimensions": dimensions,
-        "importance": importance,
-        "exponent": exponent,
-        "rate": rate,
-        "kurtosis": kurtosis,
-        "density": density,
-        "sparsity": sparsity,
-        "bias": bias,
-    }
-    problems = Problems.of(across, up, family, given, _whole("group", group, 1), distribution)
-    tracked = _whole("tracked", tracked, 0)
+    across, up, problems = problems_over(
+        x,
+        y,
+        cells,
+        family=family,
+        group=group,
+        distribution=distribution,
+        features=features,
+        dimensions=dimensions,
+        importance=importance,
+        exponent=exponent,
+        rate=rate,
+        kurtosis=kurtosis,
+        density=density,
+        sparsity=sparsity,
+        bias=bias,
+    )
+    tracked = whole("tracked", tracked, 0)
     tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
     return solved(problems, across, up, tracked, tolerance)
 
@@ -277,9 +252,9 @@ def solved(problems: Problems, x: Axis, y: Axis, tracked: int, tolerance: float)
     )
 
 
-def phase_of(capacities: FloatArray) -> npt.NDArray[np.int8]:
-    """Return the phases of capacities, −1 for NaN."""
-    phase: npt.NDArray[np.int8] = np.add(capacities > 0.0, capacities == 1.0, dtype=np.int8)
+def phase_of(capacities: FloatArray, tolerance: float = 0.0) -> npt.NDArray[np.int8]:
+    """Return the phases of capacities that are known to within a tolerance, −1 for NaN."""
+    phase: npt.NDArray[np.int8] = np.add(capacities > tolerance, capacities >= 1.0 - tolerance, dtype=np.int8)
     phase[np.isnan(capacities)] = -1
     return phase
 
@@ -288,17 +263,3 @@ def _frozen(arrays: dict[str, Any]) -> dict[str, Any]:
     for array in arrays.values():
         array.setflags(write=False)
     return arrays
-
-
-def _cells(cells: Any) -> tuple[int, int]:
-    pair = tuple(cells) if isinstance(cells, tuple | list) else (cells, cells)
-    if len(pair) != 2:
-        raise ValueError(f"cells must be one number or (nx, ny), got {cells!r}")
-    return _whole("cells", pair[0], 2), _whole("cells", pair[1], 2)
-
-
-def _whole(name: str, value: Any, low: int) -> int:
-    number = scalar(name, value, low=low)
-    if not number.is_integer():
-        raise ValueError(f"{name} must be an integer, got {number!r}")
-    return int(number)

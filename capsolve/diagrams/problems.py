@@ -43,6 +43,24 @@ class Answers(NamedTuple):
     optimal: npt.NDArray[np.bool_]
 
 
+def problems_over(
+    x: Any,
+    y: Any,
+    cells: int | tuple[int, int],
+    *,
+    family: str | Family = "groups",
+    group: int = 1,
+    distribution: Any = "uniform",
+    **given: Any,
+) -> tuple[Axis, Axis, Problems]:
+    """Return the axes of a diagram and its problems from what a user gives, see `capsolve.phase_diagram`."""
+    sizes = tuple(cells) if isinstance(cells, tuple | list) else (cells, cells)
+    if len(sizes) != 2:
+        raise ValueError(f"cells must be one number or (nx, ny), got {cells!r}")
+    across, up = (Axis.of(axis, whole("cells", size, 2)) for axis, size in zip((x, y), sizes, strict=True))
+    return across, up, Problems.of(across, up, family, given, whole("group", group, 1), distribution)
+
+
 @dataclass(frozen=True, eq=False)
 class Problems:
     """A family of problems over two axes.
@@ -189,6 +207,14 @@ def _belong(family: str, names: list[str]) -> None:
         raise ValueError(f"{' and '.join(inputs)} say the same thing: give one of them")
     if not inputs:
         raise ValueError("give kurtosis, density or sparsity, as an axis or as a number")
+
+
+def whole(name: str, value: Any, low: int) -> int:
+    """Return an integer of at least ``low``."""
+    number = scalar(name, value, low=low)
+    if not number.is_integer():
+        raise ValueError(f"{name} must be an integer, got {number!r}")
+    return int(number)
 
 
 def _row(family: Family, x: float, y: float, names: tuple[str, str]) -> tuple[FloatArray, FloatArray]:

@@ -112,7 +112,7 @@ def test_other_files_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", a=1)
     (tmp_path / "text.npz").write_text("no archive")
     for name in ("other.npz", "text.npz"):
-        with pytest.raises(ValueError, match=f"{name}: not a phase diagram"):
+        with pytest.raises(ValueError, match=f"{name}: not a file of a phase diagram"):
             PhaseDiagram.load(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         PhaseDiagram.load(tmp_path / "none.npz")
