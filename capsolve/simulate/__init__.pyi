@@ -1,3 +1,4 @@
+from . import incidental as incidental
 from .embeddings import OptimisedEmbedding as OptimisedEmbedding
 from .embeddings import optimise_embedding as optimise_embedding
 from .inputs import Inputs as Inputs

@@ -1,0 +1,12 @@
+from .counts import Collisions as Collisions
+from .counts import count_collisions as count_collisions
+from .counts import same_winner as same_winner
+from .counts import start_end_correlation as start_end_correlation
+from .laws import expected_neurons as expected_neurons
+from .laws import expected_pairs as expected_pairs
+from .laws import projected_excess as projected_excess
+from .laws import sparsity_laws as sparsity_laws
+from .row import RowFlow as RowFlow
+from .row import follow_row as follow_row
+from .sweep import CollisionSweep as CollisionSweep
+from .sweep import collision_sweep as collision_sweep

@@ -1,0 +1,291 @@
+"""The published experiment: how many neurons end up with several features, against the number of neurons."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, Future, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from capsolve._checks import FloatArray, flag, scalar
+from capsolve._files import StrPath
+from capsolve.files import replacing
+from capsolve.simulate.incidental._published import Recipe, train
+from capsolve.simulate.incidental.counts import Collisions, count_collisions, same_winner, start_end_correlation
+from capsolve.simulate.incidental.laws import expected_neurons, expected_pairs, whole
+
+_MEASURED = ("opposite_pairs", "equal_pairs", "polysemantic", "opposite_neurons", "single", "capacity")
+_TOGETHER = 4  # networks of one task: lists of live weights are followed side by side
+
+Found = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CollisionSweep:
+    """Collisions in networks of several widths, each trained from several starts.
+
+    Attributes
+    ----------
+    features : int
+        n.
+    neurons : (k,) int array
+        m of each width.
+    settings : dict
+        How the networks were trained.
+    collisions : tuple of k Collisions
+        Of the trained networks; each entry has shape (instances,).
+    kept : (k, instances) array
+        The share of features that ended on the neuron where they began largest, with the same sign.
+    correlation : (k, n, n) array
+        `start_end_correlation`, the mean over instances.
+    """
+
+    features: int
+    neurons: npt.NDArray[np.int64]
+    settings: Mapping[str, float]
+    collisions: tuple[Collisions, ...]
+    kept: FloatArray
+    correlation: npt.NDArray[np.float32]
+
+    @property
+    def instances(self) -> int:
+        """The number of networks of each width."""
+        return int(self.kept.shape[1])
+
+    def mean(self, quantity: str) -> FloatArray:
+        """Return the mean over instances of an attribute of `Collisions`, shape (k,): say ``"polysemantic"``."""
+        return np.asarray(self._values(quantity).mean(axis=1))
+
+    def error(self, quantity: str) -> FloatArray:
+        """Return the standard error of `mean`, shape (k,); NaN for a single instance.
+
+        From the spread between instances, whatever the distribution.
+        """
+        values = self._values(quantity)
+        if values.shape[1] == 1:
+            return np.full(len(values), np.nan)
+        return np.asarray(values.std(axis=1, ddof=1) / np.sqrt(values.shape[1]))
+
+    def table(self) -> dict[str, npt.NDArray[Any]]:
+        """Return one row per width: measured counts with standard errors, and what chance predicts."""
+        wide = 2 * self.neurons >= self.features
+        exclusive = np.full(self.neurons.shape, np.nan)
+        exclusive[wide] = expected_neurons(self.features, self.neurons[wide], exclusive=True)
+        columns: dict[str, npt.NDArray[Any]] = {"neurons": self.neurons}
+        for name in ("polysemantic", "opposite_neurons", "opposite_pairs", "equal_pairs", "single", "excess"):
+            columns[name], columns[f"{name}_error"] = self.mean(name), self.error(name)
+        columns["kept"] = self.kept.mean(axis=1)
+        columns["expected_neurons"] = expected_neurons(self.features, self.neurons)
+        columns["expected_exclusive"] = exclusive
+        columns["expected_pairs"] = expected_pairs(self.features, self.neurons)
+        return columns
+
+    def _values(self, quantity: str) -> FloatArray:
+        return np.array([getattr(found, quantity) for found in self.collisions], dtype=np.float64)
+
+    def __repr__(self) -> str:
+        widths = ", ".join(str(m) for m in self.neurons)
+        return f"CollisionSweep({self.features} features, {widths} neurons, {self.instances} instances each)"
+
+
+def collision_sweep(
+    features: int,
+    neurons: Any,
+    *,
+    instances: int = 16,
+    penalty: float = 1e-3,
+    steps: int = 7500,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.01,
+    low: float = 0.8,
+    high: float = 1.2,
+    rng: Any = None,
+    checkpoint: StrPath | None = None,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> CollisionSweep:
+    r"""Train autoencoders of one-hot inputs with AdamW and an L1 penalty, and count the features that share a neuron.
+
+    Minimised is :math:`\sum_i |\mathrm{ReLU}(W W^\top e_i) - e_i|^2 + \lambda |W|_1` from weights drawn from N(0, 1/m).
+
+    Parameters
+    ----------
+    features : int
+        n.
+    neurons : int or sequence of int
+        m of each width, all different.
+    instances : int
+        Networks of each width.
+    penalty : float
+        λ ≥ 0 of the loss, four times that of the flow. Without it no neuron is preferred, and counts mean nothing.
+    steps, learning_rate, weight_decay
+        Of AdamW (decay rates 0.9 and 0.999).
+    low, high : float
+        What counts as a large weight; see `count_collisions`.
+    rng : numpy.random.Generator or seed, optional
+        The start of a network depends on the seed, its width and its number alone.
+    checkpoint : path, optional
+        An .npz file that keeps the networks that are done; a later call with the same settings and seed goes on from
+        there, with more widths or instances if you like. Needs a seed.
+    executor : concurrent.futures.Executor, optional
+        Where networks are trained, four at a time; by default here, one after the other.
+    progress : bool
+        Show a progress bar on standard error.
+
+    Returns
+    -------
+    CollisionSweep
+
+    Raises
+    ------
+    ValueError
+        For numbers out of range, the same width twice, a checkpoint of other settings or one without a seed.
+
+    Notes
+    -----
+    The steps are those of AdamW on all weights until few are left that are not close to 0; then on these alone, see
+    `capsolve.simulate.incidental._published`. Memory: five arrays of n × m single precision numbers for each network in
+    training, and four such arrays until its group of four is done.
+
+    Examples
+    --------
+    >>> sweep = collision_sweep(8, [16, 64], instances=3, penalty=0.01, steps=1500, learning_rate=0.01, rng=0)
+    >>> sweep.mean("opposite_pairs"), sweep.table()["expected_pairs"]
+    (array([...]), array([0.875  , 0.21875]))
+
+    References
+    ----------
+    arXiv 2312.03096, section 3; the defaults are those of the published experiment.
+    """
+    n = whole("features", features)
+    widths = [whole("neurons", m) for m in (neurons if np.ndim(neurons) else [neurons])]
+    if not widths or len(set(widths)) < len(widths):
+        raise ValueError(f"neurons must be one or more different integers, got {widths}")
+    count = whole("instances", instances)
+    recipe = Recipe(
+        scalar("penalty", penalty, low=0.0),
+        whole("steps", steps),
+        scalar("learning_rate", learning_rate, low=0.0),
+        scalar("weight_decay", weight_decay, low=0.0),
+    )
+    window = scalar("low", low, low=float(np.finfo(float).tiny)), scalar("high", high, low=low)
+    show = flag("progress", progress)
+    if checkpoint is not None and rng is None:
+        raise ValueError("a sweep with a checkpoint needs a seed: rng must not be None")
+    seed = int(np.random.default_rng(rng).integers(2**63))
+    facts = {"features": n, "low": window[0], "high": window[1], "seed": seed, **asdict(recipe)}
+    store = _Store(None if checkpoint is None else Path(checkpoint), facts)
+    missing = {m: [i for i in range(count) if (m, i) not in store.done] for m in widths}
+    tasks = [
+        (n, m, tuple(numbers[i : i + _TOGETHER]), recipe, window, seed)
+        for m, numbers in missing.items()
+        for i in range(0, len(numbers), _TOGETHER)
+    ]
+    with tqdm(total=len(widths) * count, unit="network", disable=not show) as bar:
+        bar.update(len(widths) * count - sum(map(len, missing.values())))
+        for task, found in _results(tasks, executor):
+            store.add(task[1], task[2], found)
+            bar.update(len(task[2]))
+    return _gather(n, widths, count, window, store, {**asdict(recipe), "seed": seed})
+
+
+Task = tuple[int, int, tuple[int, ...], Recipe, tuple[float, float], int]
+
+
+def _results(tasks: list[Task], executor: Executor | None) -> Iterator[tuple[Task, list[Found]]]:
+    """Yield tasks as they are done, with what was found for each of their networks."""
+    if executor is None:
+        for task in tasks:
+            yield task, _networks(task)
+        return
+    pending: dict[Future[list[Found]], Task] = {executor.submit(_networks, task): task for task in tasks}
+    try:
+        for future in as_completed(pending):
+            yield pending[future], future.result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _networks(task: Task) -> list[Found]:
+    """Train networks of one width and measure them."""
+    n, m, numbers, recipe, window, seed = task
+    starts = [_start(n, m, number, seed) for number in numbers]
+    found: list[Found] = []
+    for start, end in zip(starts, train(starts, recipe), strict=True):
+        counts = count_collisions(end, low=window[0], high=window[1])
+        entry: Found = {name: np.asarray(getattr(counts, name)) for name in _MEASURED}
+        entry["kept"] = same_winner(start, end)
+        entry["correlation"] = start_end_correlation(start, end).astype(np.float32)
+        found.append(entry)
+    return found
+
+
+def _start(features: int, neurons: int, number: int, seed: int) -> npt.NDArray[np.float32]:
+    draw = np.random.default_rng([seed, neurons, number])
+    return draw.standard_normal((features, neurons), dtype=np.float32) / np.float32(np.sqrt(neurons))
+
+
+class _Store:
+    """The networks that are done, in memory and, if there is a path, in a file."""
+
+    def __init__(self, path: Path | None, facts: Mapping[str, Any]) -> None:
+        self.path = path
+        self.fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        self.done: dict[tuple[int, int], Found] = {}
+        if path is None:
+            return
+        if path.suffix != ".npz":
+            raise ValueError(f"checkpoint must be a .npz file, got {path}")
+        if not path.parent.is_dir():
+            raise ValueError(f"checkpoint must be in a directory that exists, got {path}")
+        if path.exists():
+            self._read(path)
+
+    def add(self, neurons: int, numbers: tuple[int, ...], found: list[Found]) -> None:
+        self.done.update({(neurons, number): entry for number, entry in zip(numbers, found, strict=True)})
+        if self.path is None:
+            return
+        arrays = {f"{m}/{i}/{name}": a for (m, i), entry in self.done.items() for name, a in entry.items()}
+        with replacing(self.path) as temporary:
+            np.savez(temporary, allow_pickle=False, fingerprint=self.fingerprint, **arrays)
+
+    def _read(self, path: Path) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            fingerprint = str(arrays.pop("fingerprint"))
+            for name, array in arrays.items():
+                m, i, quantity = name.split("/")
+                self.done.setdefault((int(m), int(i)), {})[quantity] = array
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path}: not a checkpoint of a sweep: {error}") from None
+        if fingerprint != self.fingerprint:
+            raise ValueError(f"{path}: the checkpoint of a sweep with other settings or another seed")
+
+
+def _gather(
+    n: int, widths: list[int], count: int, window: tuple[float, float], store: _Store, settings: Mapping[str, float]
+) -> CollisionSweep:
+    def together(m: int, name: str) -> npt.NDArray[Any]:
+        return np.stack([store.done[m, i][name] for i in range(count)])
+
+    def collisions(m: int) -> Collisions:
+        return Collisions(*window, n, m, *(together(m, name) for name in _MEASURED))
+
+    return CollisionSweep(
+        n,
+        np.array(widths),
+        settings,
+        tuple(map(collisions, widths)),
+        np.stack([together(m, "kept") for m in widths]),
+        np.stack([together(m, "correlation").mean(axis=0) for m in widths]),
+    )
