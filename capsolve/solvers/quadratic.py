@@ -103,7 +103,7 @@ def settle(
     if outer is None:
         nobody = np.empty(0, dtype=np.int64)
         return Settled(Answer(0.0, 0.0, nobody, np.empty(0)), 1.0, 0.0)
-    found = narrow(outer, dimensions, local)
+    found = outer if outer.which.size <= SMALL and outer.decided.high == math.inf else narrow(outer, dimensions, local)
     filling = found.fill(dimensions)
     scale, capacity, jumping = filling.scale, filling.capacity[:-1], filling.jumping[:-1]
     unit = math.ldexp(1.0, math.frexp(scale)[1]) if scale > 0.0 else 1.0
@@ -232,7 +232,7 @@ class _Others:
 
     def __init__(self, found: Enclosed, convex: BoolArray, unit: float, budget: float, local: LocalKind) -> None:
         mine = found.only(convex)
-        above, below = mine.ends()
+        above, below = mine.ends(local)
         self.outer = found.decided, found.reach, above <= budget - 1.0, budget <= below
         if mine.which.size > FEW:
             low, high = mine.decided.low, mine.decided.high
@@ -241,7 +241,7 @@ class _Others:
             if above <= budget < below:
                 low = narrow(mine, budget, local).decided.low
             mine = mine.within(low, high, local)
-            above, below = mine.ends()
+            above, below = mine.ends(local)
         ramp, self.unit, self.which = mine.decided, unit, mine.which
         self.low, self.high, self.width = ramp.low / unit, ramp.high / unit, ramp.at_low - ramp.at_high
         self.budget, self.least, self.most = budget - ramp.at_high, above - ramp.at_high, below - ramp.at_high

@@ -33,12 +33,13 @@ IntArray = npt.NDArray[np.int64]
 # Standard errors of the sample on either side of the window: one window in 10⁴ misses.
 CONFIDENCE = 4.0
 # So few undecided features are filled by sorting their breakpoints.
-FEW = 256
+FEW = 32
 # Below this relative width of the window, rounding decides who is decided.
 NARROWEST = 1e-9
-# Features in a sample, and in the sample of the sample that starts the search.
-SAMPLE = 1 << 16
+# Features in a sample, in the sample of the sample that starts the search, and in a run of neighbours.
+SAMPLE = 1 << 14
 ROUGH = 1 << 10
+RUN = 32
 
 
 class Window(NamedTuple):
@@ -91,8 +92,10 @@ class Totals(NamedTuple):
     @classmethod
     def of(cls, parts: list[Totals]) -> Totals:
         """Return the totals of a whole from those of its parts."""
-        used, empty, full, loss, price, last, steepest = zip(*parts, strict=True)
-        return cls(math.fsum(used), sum(empty), sum(full), math.fsum(loss), max(price), min(last), max(steepest))
+        used, empty, full, loss, *extremes = zip(*parts, strict=True)
+        price, last, steepest = (list(map(float, column)) for column in extremes)
+        none, whole = sum(map(int, empty)), sum(map(int, full))
+        return cls(math.fsum(used), none, whole, math.fsum(loss), max(price), min(last), max(steepest))
 
 
 class Source(Protocol):
@@ -126,8 +129,8 @@ class Source(Protocol):
 class LocalSource(Source, Protocol):
     """A source in this process's memory, made from two arrays: for samples and for the undecided few."""
 
-    def used(self, scale: float) -> float:
-        """Return Σ C at ``scale``; at 0 the number of features with positive importance."""
+    def used(self, scale: float) -> tuple[float, float]:
+        """Return Σ C and Σ C² at ``scale``; at 0 both are the number of features with positive importance."""
         ...
 
 
@@ -148,8 +151,8 @@ def decide(v: Any, k: Any, window: Window, xp: Any = np) -> tuple[Any, Any, Any]
     undecided = (v > 0.0) & ~(above | below | between)
     one, zero = xp.ones_like(demand.width), xp.zeros_like(demand.width)
     full = xp.where(above, one, zero)
-    at_low = xp.where(between, demand.at(low, xp=xp), full) if xp.any(between) else full
-    at_high = xp.where(between, demand.at(high, xp=xp), full) if xp.any(between) else full
+    at_low = xp.where(between, demand.at(low, xp=xp), full)
+    at_high = xp.where(between, demand.at(high, xp=xp), full)
     return at_low, at_high, undecided
 
 
@@ -160,7 +163,7 @@ def respond(v: Any, k: Any, scale: float, correction: float = 0.0, xp: Any = np)
 
 
 def judge(v: Any, k: Any, capacity: Any, unit: float, xp: Any = np) -> Totals:
-    """Return the totals of features with the given capacities."""
+    """Return the totals of features with the given capacities, as scalars of the namespace; see `Totals.of`."""
     v = xp.where(v < GIANT * unit, v / unit, GIANT)
     denominator = 1.0 + 0.5 * (k - 3.0) * capacity
     denominator = xp.where(denominator == 0.0, xp.ones_like(capacity), denominator)
@@ -171,13 +174,13 @@ def judge(v: Any, k: Any, capacity: Any, unit: float, xp: Any = np) -> Totals:
     marginal = 0.5 * (v * xp.where(not_full, ratio, zero + 2.0)) ** 2
     chord = (v * xp.sqrt(ratio)) ** 2
     return Totals(
-        used=float(xp.sum(capacity)),
-        empty=int(xp.count_nonzero(capacity == 0.0)),
-        full=int(xp.count_nonzero(capacity == 1.0)),
-        loss=float(xp.sum((v * xp.sqrt(ratio * (1.0 - capacity))) ** 2)),
-        price=float(xp.max(xp.where(not_full, marginal, zero))),
-        last=float(xp.min(xp.where(capacity > 0.0, marginal, zero + math.inf))),
-        steepest=float(xp.max(xp.where(not_full, xp.where(k < 3.0, chord, marginal), zero))),
+        used=xp.sum(capacity),
+        empty=xp.count_nonzero(capacity == 0.0),
+        full=xp.count_nonzero(capacity == 1.0),
+        loss=xp.sum((v * xp.sqrt(ratio * (1.0 - capacity))) ** 2),
+        price=xp.max(xp.where(not_full, marginal, zero)),
+        last=xp.min(xp.where(capacity > 0.0, marginal, zero + math.inf)),
+        steepest=xp.max(xp.where(not_full, xp.where(k < 3.0, chord, marginal), zero)),
     )
 
 
@@ -209,9 +212,10 @@ class Arrays:
         index = spread_out(self.features, size, rng)
         return valid(self.importance[index].astype(np.float64), self.kurtosis[index].astype(np.float64))
 
-    def used(self, scale: float) -> float:
-        """Return the sum of `respond`."""
-        return math.fsum(float(np.sum(respond(v, k, scale))) for _, v, k in self._blocks())
+    def used(self, scale: float) -> tuple[float, float]:
+        """Return the sums of what `respond` says and of its squares."""
+        capacities = [respond(v, k, scale) for _, v, k in self._blocks()]
+        return math.fsum(float(np.sum(c)) for c in capacities), math.fsum(float(c @ c) for c in capacities)
 
     def refuse(self) -> NoReturn:
         """Raise the error of the detailed checks; see `Source`."""
@@ -250,13 +254,14 @@ class Arrays:
             yield start, self.importance[block].astype(np.float64), self.kurtosis[block].astype(np.float64)
 
 
-def spread_out(features: int, size: int, rng: np.random.Generator, run: int = 8) -> IntArray:
+def spread_out(features: int, size: int, rng: np.random.Generator) -> IntArray:
     """Return ascending indices of about ``size`` of ``features``: a run of neighbours at random in each interval.
 
     Runs, because memory comes in lines; one in each interval, because of sorted data such a sample knows more.
     """
     if size >= features:
         return np.arange(features)
+    run = max(1, min(RUN, size // 64))
     runs = max(1, size // run)
     edges = np.linspace(0, features - run, runs + 1)
     starts = (edges[:-1] + rng.random(runs) * np.diff(edges)).astype(np.int64)
@@ -283,14 +288,12 @@ class Ramp(NamedTuple):
 
     def at(self, scale: float) -> float:
         """Return the capacity at a scale inside the window."""
-        if self.at_low == self.at_high:
+        if self.at_low == self.at_high or scale >= self.high:
             return self.at_high
+        if scale <= self.low:
+            return self.at_low
         share = self.low * ((self.high - scale) / (scale * (self.high - self.low)))
         return self.at_high + share * (self.at_low - self.at_high)
-
-    def scale_at(self, share: float) -> float:
-        """Return the scale that is this share of the way from ``high`` to ``low``, in 1/τ."""
-        return self.low / (share + (1.0 - share) * (self.low / self.high))
 
     def beside(self, few: Demand) -> Demand:
         """Return the demand of a few features and, last, of what this one takes beyond ``at_high``."""
@@ -313,12 +316,23 @@ class Enclosed(NamedTuple):
         """Return the demand of the undecided features."""
         return demand_of(self.importance, self.kurtosis)
 
-    def ends(self) -> tuple[float, float]:
-        """Return Σ C at the high and at the low end of the window."""
-        demand, ramp = self.demand(), self.decided
-        above = float(np.sum(demand.at(ramp.high))) if ramp.high < math.inf else 0.0
-        below = float(np.sum(demand.at(ramp.low))) if ramp.low > 0.0 else np.count_nonzero(demand.enter)
-        return ramp.at_high + above, ramp.at_low + below
+    def used(self, local: LocalKind) -> Callable[[float], tuple[float, float]]:
+        """Return the function that tells Σ C inside the window, and Σ C² of the undecided."""
+        few = local(self.importance, self.kurtosis)
+
+        def used(scale: float) -> tuple[float, float]:
+            total, squares = few.used(scale)
+            return self.decided.at(scale) + total, squares
+
+        return used
+
+    def ends(self, local: LocalKind) -> tuple[float, float]:
+        """Return Σ C at the high and at the low end of the window; at τ = 0 features that gain nothing have nothing."""
+        used, ramp = self.used(local), self.decided
+        above = used(ramp.high)[0] if ramp.high < math.inf else ramp.at_high
+        if ramp.low > 0.0:
+            return above, used(ramp.low)[0]
+        return above, ramp.at_low + np.count_nonzero(self.importance * (self.kurtosis - 1.0))
 
     def only(self, chosen: npt.NDArray[np.bool_]) -> Enclosed:
         """Return the same with some of the undecided features only."""
@@ -341,48 +355,65 @@ class Enclosed(NamedTuple):
 
 
 def bracket(source: Source, dimensions: float, local: LocalKind) -> Window:
-    """Return a window that the price lies in, as a sample has it: `CONFIDENCE` standard errors on either side.
-
-    Capacities lie in [0, 1] and average p = D/n, so their variance is at most p (1 − p).
-    """
+    """Return a window that the price lies in, as a sample has it: `CONFIDENCE` standard errors on either side."""
     v, k = source.sample(SAMPLE, np.random.default_rng(0))
     start = float(np.max(v, initial=0.0))
     if start == 0.0:
         return Window(0.0, math.inf)
     share = min(1.0, dimensions / source.features)
-    window = Window(start, start)
-    for stride in (max(1, v.size // ROUGH), 1):  # a sample of the sample says where to start
-        sample = local(v[::stride], k[::stride])
-        m, wanting = sample.features, sample.used(0.0)
-        margin = CONFIDENCE * (math.sqrt(share * (1.0 - share) * m) + 1.0)
-        most, least = share * m + margin, share * m - margin
-        low = _scale_of(sample.used, most, window.low or start, margin)[0] if most < wanting else 0.0
-        high = _scale_of(sample.used, min(least, wanting), low or start, margin)[1] if least > 0.0 else math.inf
-        window = Window(low, high)
-    return window
+    # A sample of the sample says where to start. Its capacities lie in [0, 1]: their variance is at most p (1 − p).
+    rough = local(v[:: max(1, v.size // ROUGH)], k[:: max(1, v.size // ROUGH)])
+    aim, error = (
+        min(share * rough.features, rough.used(0.0)[0]),
+        math.sqrt(share * (1.0 - share) * rough.features) + 1.0,
+    )
+    start = max(_locate(rough.used, aim - error, aim + error, [(start, rough.used(start)[0])], 0.01))
+    sample = local(v, k)
+    m, aim, wanting = sample.features, share * sample.features, sample.used(0.0)[0]
+    here, squares = sample.used(start)
+    margin = CONFIDENCE * (math.sqrt(max(0.0, squares - here * here / m)) + 1.0)
+    low, high, tried = 0.0, math.inf, [(start, here)]
+    if aim + 1.5 * margin < wanting:
+        low = _locate(sample.used, aim + margin, aim + 1.5 * margin, tried, 0.001)[0]
+    if aim > 1.5 * margin:
+        high = _locate(sample.used, aim - 1.5 * margin, aim - margin, tried, 0.001)[1]
+    return Window(low, high)
 
 
-def _scale_of(used: Callable[[float], float], aim: float, start: float, slack: float) -> tuple[float, float]:
-    """Return neighbouring scales low ≤ high with used(low) ≥ aim ≥ used(high).
+def _locate(
+    used: Callable[[float], tuple[float, float]],
+    least: float,
+    most: float,
+    tried: list[tuple[float, float]],
+    resolution: float,
+) -> tuple[float, float]:
+    """Return a scale with ``least`` ≤ used ≤ ``most``, twice, or its neighbours where capacity jumps across that.
 
-    Neighbours are ``slack``/4 apart in capacity, or 0.1 % apart where capacity jumps.
+    ``tried`` are scales and their capacity, at least one; what is tried is added. Neighbours are closer together than
+    ``resolution`` relatively.
     """
-    low, high = (0.0, math.inf), (math.inf, 0.0)  # scale, capacity
-    scale, step, turn = start, 0.05, 0
-    while 0.0 < scale < math.inf and low[1] - high[1] > 0.25 * slack and high[0] > 1.001 * low[0]:
-        here = used(scale)
-        if here >= aim:
-            low = (scale, here)
+    step, turn = 1.05, 0
+    while True:
+        for scale, here in tried:
+            if least <= here <= most:
+                return scale, scale
+        low = max((point for point in tried if point[1] > most), default=None)
+        high = min((point for point in tried if point[1] < least), default=None)
+        if low is None or high is None:  # that side is unknown yet
+            scale = high[0] / step if high else (low or tried[0])[0] * step
+            step *= step
         else:
-            high = (scale, here)
-        if low[0] == 0.0 or high[0] == math.inf:
-            scale *= math.exp(step if here >= aim else -step)
-            step = min(2.0 * step, 64.0)
-        else:
+            if high[0] <= (1.0 + resolution) * low[0]:
+                return low[0], high[0]
             turn += 1
-            share = 0.5 if turn % 3 == 0 else (low[1] - aim) / (low[1] - high[1])
-            scale = low[0] * (high[0] / low[0]) ** min(max(share, 0.05), 0.95)
-    return low[0], high[0]
+            if turn % 4 == 0 or high[0] > 4.0 * low[0]:
+                scale = math.sqrt(low[0]) * math.sqrt(high[0])
+            else:
+                share = (0.5 * (least + most) - high[1]) / (low[1] - high[1])
+                scale = low[0] / (share + (1.0 - share) * (low[0] / high[0]))
+        if not 0.0 < scale < math.inf:
+            return scale, scale
+        tried.append((scale, used(scale)[0]))
 
 
 def enclose(source: Source, dimensions: float, local: LocalKind, window: Window | None = None) -> Enclosed | None:
@@ -396,7 +427,7 @@ def enclose(source: Source, dimensions: float, local: LocalKind, window: Window 
             return None
         low, high, reach = window
         found = Enclosed(Ramp(low, high, part.at_low, part.at_high), part.importance, part.kurtosis, part.which, reach)
-        above, below = found.ends()
+        above, below = found.ends(local)
         if above <= dimensions and (below > dimensions or low == 0.0):
             return found
         misses += 1
@@ -405,45 +436,26 @@ def enclose(source: Source, dimensions: float, local: LocalKind, window: Window 
 
 
 def narrow(found: Enclosed, budget: float, local: LocalKind) -> Enclosed:
-    """Return a smaller window around the price, with at most `FEW` undecided features where that can be had.
-
-    On a small window Σ C is nearly linear in 1/τ: the price is close to where the straight line between the ends says.
-    Should it not be there, the undecided features are halved.
-    """
-    if found.which.size <= FEW:
-        return found
-    halve = found.decided.low == 0.0 or found.decided.high == math.inf
-    found = _finite(found, budget)
-    while found.which.size > FEW and 0.0 < found.decided.low * (1.0 + NARROWEST) < found.decided.high:
-        ramp = found.decided
-        if halve:
-            demand = found.demand()
-            points = np.concatenate([demand.enter, demand.full])
-            points = points[(points > ramp.low) & (points < ramp.high)]
-            if points.size == 0:
-                break
-            low, high = float(np.partition(points, points.size // 2)[points.size // 2]), ramp.high
-        else:
-            above, below = found.ends()
-            guess = (budget - above) / (below - above)
-            low, high = ramp.scale_at(min(1.0, guess + 0.06)), ramp.scale_at(max(0.0, guess - 0.06))
-        inner = found.within(low, high, local)
-        above, below = inner.ends()
-        missed = not above <= budget < below
-        if above > budget:
-            inner = found.within(high, ramp.high, local)
-        elif missed:
-            inner = found.within(ramp.low, low, local)
-        found, halve = inner, missed and not halve
+    """Return a smaller window around the price, with about `FEW` undecided features where that can be had."""
+    before = math.inf
+    found = _finite(found, budget, local)
+    while FEW < found.which.size < 0.5 * before and found.decided.low > 0.0:
+        before, ramp = found.which.size, found.decided
+        above, below = found.ends(local)
+        tried, tolerance = [(ramp.high, above), (ramp.low, below)], (below - above) * FEW / (4.0 * before)
+        used = found.used(local)
+        low, _ = _locate(used, math.nextafter(budget, math.inf), budget + tolerance, tried, NARROWEST)
+        _, high = _locate(used, budget - tolerance, budget, tried, NARROWEST)
+        found = found.within(low, high, local)
     return found
 
 
-def _finite(found: Enclosed, budget: float) -> Enclosed:
+def _finite(found: Enclosed, budget: float, local: LocalKind) -> Enclosed:
     """Return the same with the window's ends at the outermost breakpoints, where they are 0 or infinite."""
-    ramp, demand = found.decided, found.demand()
-    low, high = ramp.low, ramp.high
+    low, high = found.decided.low, found.decided.high
     if high == math.inf:
-        high = float(np.max(demand.enter))
-    if low == 0.0 and budget < found.ends()[1]:
-        low = float(np.nextafter(np.min(demand.full[demand.full > 0.0]), 0.0))
-    return found._replace(decided=ramp._replace(low=low, high=high))
+        high = float(np.max(found.demand().enter))
+    if low == 0.0 and budget < found.ends(local)[1]:
+        full = found.demand().full
+        low = float(np.nextafter(np.min(full[full > 0.0]), 0.0))
+    return found._replace(decided=found.decided._replace(low=low, high=high))

@@ -1,0 +1,341 @@
+"""The passes over NumPy arrays, compiled by Numba: as fast as memory can be read and written, on all cores.
+
+Importing this module imports Numba, which takes longer than to solve a problem of a hundred thousand features: see
+`capsolve.solvers.quadratic` for when it is worth it. The machine code is kept on disk.
+
+Floating-point arithmetic is strict except for the order of the sums: a sum over a block of 4,096 features has as many
+running totals as vector registers hold, and blocks are added pairwise. The order depends on nothing but the
+data's size, so results do not depend on the number of threads.
+
+v (κ − 1) − 2τ is computed with one rounding (fused multiply–add): small capacities of large kurtoses and
+those with κ close to 3 depend on it alike.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from typing import Any
+
+import numba as nb
+import numpy as np
+from numba.extending import intrinsic
+
+from capsolve._checks import FloatArray
+from capsolve.solvers.window import Answer, Arrays, Partition, Totals, Window, spread_out
+
+BLOCK = 4096
+# Scales between which squares of importances that matter neither over- nor underflow.
+MODERATE = 1e-140, 1e140
+# Blocks that one task goes through in the search for undecided features, and the share of them there is room for.
+STRETCH = 16
+ROOM = 1.0 / 8.0
+# From here on one does not look through the data for the sake of knowing whether κ is below 3.
+MANY = 1 << 18
+
+
+# --- instructions -------------------------------------------------------------------------------------------------
+
+FREE_ORDER = ("reassoc", "nsz")  # a sum may be split among the lanes of vector registers
+NO_NAN = ("nnan", "nsz")
+
+
+@intrinsic
+def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return a·b + c, rounded once."""
+    return nb.float64(nb.float64, nb.float64, nb.float64), lambda _c, builder, _s, args: builder.fma(*args)
+
+
+@intrinsic
+def plus(typing: Any, a: Any, b: Any) -> Any:
+    """Return a + b as part of a sum in any order."""
+    return nb.float64(nb.float64, nb.float64), lambda _c, builder, _s, args: builder.fadd(*args, flags=FREE_ORDER)
+
+
+def _chosen(relation: str) -> Any:
+    def build(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(relation, *args, flags=NO_NAN), *args, flags=NO_NAN)
+
+    return build
+
+
+@intrinsic
+def larger(typing: Any, a: Any, b: Any) -> Any:
+    """Return the maximum of two numbers."""
+    return nb.float64(nb.float64, nb.float64), _chosen(">")
+
+
+@intrinsic
+def smaller(typing: Any, a: Any, b: Any) -> Any:
+    """Return the minimum of two numbers."""
+    return nb.float64(nb.float64, nb.float64), _chosen("<")
+
+
+# --- one block -------------------------------------------------------------------------------------------------------
+
+inlined = nb.njit(inline="always", error_model="numpy")
+compiled = nb.njit(error_model="numpy", nogil=True, cache=True)
+on_all_cores = nb.njit(error_model="numpy", nogil=True, cache=True, parallel=True)
+
+
+@inlined
+def _capacity(v: float, k: float, scale: float, correction: float, mixed: bool) -> float:
+    """Return the response to τ = scale + correction, as `Demand.at`; ``mixed`` says that κ may be below 3."""
+    c = (fma(v, k - 1.0, -2.0 * scale) - 2.0 * correction) / ((k - 3.0) * scale)
+    c = c if c > 0.0 else 0.0
+    c = c if c < 1.0 else 1.0
+    full = v
+    if mixed:
+        full = v * math.sqrt(0.5 * (k - 1.0)) if k < 3.0 else v
+        c = 0.0 if k < 3.0 else c
+        full = v if scale == 0.0 else full
+    return c if full <= scale else 1.0
+
+
+@inlined
+def _denominator(k: float, c: float, mixed: bool) -> float:
+    y = fma(0.5 * (k - 3.0), c, 1.0)
+    if mixed:
+        y = y if y > 0.0 else 1.0  # κ = 1 and C = 1, where numerators vanish as well
+    return y
+
+
+@compiled
+def _respond(v, k, scale, correction, mixed, out):
+    for i in range(v.size):
+        out[i] = _capacity(np.float64(v[i]), np.float64(k[i]), scale, correction, mixed)
+
+
+@inlined
+def _judged(v, k, c, mixed, sums):
+    """Return the sums and extremes of `_judge` with one more feature.
+
+    Marginal values appear as their square roots: ½ w² is the marginal value, w = v (κ−1) / (1 + γC).
+    """
+    used, not_empty, not_full, loss, price, last, steepest = sums
+    ratio = (k - 1.0) / _denominator(k, c, mixed)
+    w, rest = v * ratio, 1.0 if c < 1.0 else 0.0
+    if mixed:
+        steepest = larger(steepest, (v * math.sqrt(2.0 * ratio) if k < 3.0 else w) * rest)
+    return (
+        plus(used, c),
+        plus(not_empty, 1.0 if c > 0.0 else 0.0),
+        plus(not_full, rest),
+        plus(loss, v * (w * (1.0 - c))),
+        larger(price, w * rest),
+        smaller(last, w + (0.0 if c > 0.0 else np.inf)),
+        steepest,
+    )
+
+
+NOTHING = (0.0, 0.0, 0.0, 0.0, 0.0, np.inf, 0.0)
+
+
+@compiled
+def _judge(v, k, capacity, mixed):
+    """Add up what is to be known about capacities; see `Totals`."""
+    sums = NOTHING
+    for i in range(v.size):
+        sums = _judged(np.float64(v[i]), np.float64(k[i]), capacity[i], mixed, sums)
+    return sums
+
+
+@compiled
+def _respond_and_judge(v, k, scale, correction, mixed, out):
+    """Do both at once, which saves a third of the time."""
+    sums = NOTHING
+    for i in range(v.size):
+        v_i, k_i = np.float64(v[i]), np.float64(k[i])
+        c = _capacity(v_i, k_i, scale, correction, mixed)
+        out[i] = c
+        sums = _judged(v_i, k_i, c, mixed, sums)
+    return sums
+
+
+@compiled
+def _decide(v, k, low, high, low_jump, high_jump, mixed, flags, sums):
+    """Add up the decided features at both ends of the window and flag the others; see `window.decide`."""
+    at_low, at_high, total, least, lowest = 0.0, 0.0, 0.0, np.inf, np.inf
+    for i in range(v.size):
+        v_i, k_i = np.float64(v[i]), np.float64(k[i])
+        gain = 1.0 / (k_i - 3.0)
+        room_low, room_high = fma(v_i, k_i - 1.0, -2.0 * low), fma(v_i, k_i - 1.0, -2.0 * high)
+        above, below, between = v_i > high, room_low < 0.0, (v_i < low) & (room_high > 0.0)
+        if mixed:
+            jump = v_i * math.sqrt(0.5 * (k_i - 1.0))
+            above = jump > high_jump if k_i < 3.0 else above
+            below = jump < low_jump if k_i < 3.0 else below
+            between = between & (k_i >= 3.0)
+        full = 1.0 if above else 0.0
+        at_low = plus(at_low, room_low * gain * (1.0 / low) if between else full)
+        at_high = plus(at_high, room_high * gain * (1.0 / high) if between else full)
+        total = plus(total, v_i * k_i)
+        least = smaller(least, v_i)
+        lowest = smaller(lowest, k_i)
+        flags[i] = 0 if (above | below | between | (v_i == 0.0)) else 1
+    sums[0], sums[1], sums[2], sums[3], sums[4] = at_low, at_high, total, least, lowest
+
+
+# --- all blocks ---------------------------------------------------------------------------------------------------
+
+
+@on_all_cores
+def floor(importance, kurtosis, scale, out):
+    """Write the capacities for a known price and κ > 3, and nothing else: what no solver can be faster than."""
+    for b in nb.prange((importance.size + BLOCK - 1) // BLOCK):
+        here = slice(b * BLOCK, min((b + 1) * BLOCK, importance.size))
+        _respond(importance[here], kurtosis[here], scale, 0.0, False, out[here])
+
+
+@on_all_cores
+def _write(v, k, stride, scale, correction, mixed, which, capacity, out, totals):
+    n = v.size
+    for b in nb.prange(totals.shape[0]):
+        start, stop = b * BLOCK, min((b + 1) * BLOCK, n)
+        v_here, out_here, k_here = v[start:stop], out[start:stop], k[start * stride :][: stop - start]
+        first, last = np.searchsorted(which, start), np.searchsorted(which, stop)
+        if first < last:
+            _respond(v_here, k_here, scale, correction, mixed, out_here)
+            for j in range(first, last):
+                out[which[j]] = capacity[j]
+            sums = _judge(v_here, k_here, out_here, mixed)
+        else:
+            sums = _respond_and_judge(v_here, k_here, scale, correction, mixed, out_here)
+        for q in range(7):
+            totals[b, q] = sums[q]
+
+
+@on_all_cores
+def _partition(v, k, stride, low, high, low_jump, high_jump, mixed, sums, counts, found, data):
+    """Fill ``sums`` by blocks, ``found`` and ``data`` with the undecided features by stretches, as room permits."""
+    n, room = v.size, found.shape[1]
+    for s in nb.prange(counts.size):
+        flags = np.zeros(BLOCK, np.uint8)
+        words = flags.view(np.uint64)
+        count, mine, mine_v, mine_k = 0, found[s], data[0, s], data[1, s]
+        for b in range(s * STRETCH, min((s + 1) * STRETCH, sums.shape[0])):
+            start, stop = b * BLOCK, min((b + 1) * BLOCK, n)
+            flags[stop - start :] = 0
+            k_here = k[start * stride :][: stop - start]
+            _decide(v[start:stop], k_here, low, high, low_jump, high_jump, mixed, flags[: stop - start], sums[b])
+            for q in range(words.size):
+                if words[q] != 0:
+                    for j in range(8 * q, 8 * q + 8):
+                        if flags[j]:
+                            if count < room:
+                                mine[count], mine_v[count], mine_k[count] = start + j, v[start + j], k_here[j]
+                            count += 1
+        counts[s] = count
+
+
+@compiled
+def _used(v, k, scale, mixed):
+    total, squares = 0.0, 0.0
+    for i in range(v.size):
+        c = _capacity(v[i], k[i], scale, 0.0, mixed)
+        total, squares = plus(total, c), plus(squares, c * c)
+    return total, squares
+
+
+@compiled
+def _sample(v, k, stride, index, v_out, k_out):
+    at = 0
+    for i in index:
+        v_i, k_i = np.float64(v[i]), np.float64(k[i * stride])
+        if v_i >= 0.0 and k_i >= 1.0 and v_i * k_i < np.inf:
+            v_out[at], k_out[at] = v_i, k_i
+            at += 1
+    return at
+
+
+# --- the source -----------------------------------------------------------------------------------------------------
+
+_turn = threading.Lock()  # not every threading layer of Numba can be entered twice
+_forked = False
+
+
+def _after_fork() -> None:
+    global _forked  # noqa: PLW0603
+    _forked = True  # nor can every layer be used in a child of the process that used it first
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class Compiled(Arrays):
+    """`Arrays` in float64 or float32 whose passes are compiled."""
+
+    def __init__(self, importance: Any, kurtosis: Any) -> None:
+        super().__init__(importance, kurtosis)
+        self._v = _plain(importance)
+        if self.kurtosis.strides == (0,):
+            self._k, self._stride = _plain(np.full(BLOCK, self.kurtosis[0])), 0
+        else:
+            self._k, self._stride = _plain(self.kurtosis), 1
+        self._mixed = self.features > MANY or bool((self._k < 3.0).any())  # until a pass has seen
+        self._blocks_total = -(-self.features // BLOCK)
+
+    def used(self, scale: float) -> tuple[float, float]:
+        """Return the sums of what `respond` says and of its squares."""
+        return _used(self._v, self._k, scale, self._mixed) if self._stride else super().used(scale)
+
+    def sample(self, size: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        """Return a run of neighbours from each of many intervals of equal length; see `Source`."""
+        index = spread_out(self.features, size, rng)
+        v, k = np.empty((2, index.size))
+        found = _sample(self._v, self._k, self._stride, index, v, k)
+        self._mixed = bool((k[:found] < 3.0).any())
+        return v[:found], k[:found]
+
+    def partition(self, window: Window) -> Partition:
+        """Go through the data once; see `Source`."""
+        low, high, reach = window
+        if _forked or not (low == 0.0 or low > MODERATE[0]):
+            return super().partition(window)
+        sums = np.empty((self._blocks_total, 5))
+        counts = np.empty(-(-self._blocks_total // STRETCH), np.int64)
+        room = int(STRETCH * BLOCK * ROOM)
+        while True:
+            found, data = np.empty((counts.size, room), np.int64), np.empty((2, counts.size, room))
+            ends = (low, high, low / reach, high * reach)
+            with _turn:
+                _partition(self._v, self._k, self._stride, *ends, self._mixed, sums, counts, found, data)
+            lowest = float(sums[:, 4].min())
+            if not self._mixed and lowest < 3.0:
+                self._mixed = self.features > MANY or bool((self._k < 3.0).any())  # until a pass has seen
+            elif counts.max() > room:
+                room = STRETCH * BLOCK
+            else:
+                break
+        self._mixed = lowest < 3.0
+        at_low, at_high, total = (float(x) for x in sums[:, :3].sum(axis=0))
+        least = float(sums[:, 3].min())
+        which, v, k = (np.concatenate([row[:n] for row, n in zip(a, counts, strict=True)]) for a in (found, *data))
+        wanting = self.features if least > 0.0 else int(np.count_nonzero(self.importance))
+        return Partition(wanting, total, (least, lowest), at_low, at_high, v, k, which)
+
+    def write(self, answer: Answer, unit: float) -> tuple[FloatArray, Totals]:
+        """Go through the data once; see `Source`."""
+        scale = answer.scale
+        if _forked or not (scale == 0.0 or MODERATE[0] < scale < MODERATE[1]):
+            return super().write(answer, unit)
+        capacity, sums = np.empty(self.features), np.empty((self._blocks_total, 7))
+        listed = answer.which, answer.capacity
+        with _turn:
+            _write(self._v, self._k, self._stride, scale, answer.correction, self._mixed, *listed, capacity, sums)
+        used, not_empty, not_full, loss = (float(x) for x in sums[:, :4].sum(axis=0))
+        price, steepest = float(sums[:, 4].max()) / unit, float(sums[:, 4::2].max()) / unit
+        last = float(sums[:, 5].min()) / unit
+        n = self.features
+        values = (0.5 * x * x for x in (price, last, steepest))
+        return capacity, Totals(used, n - round(not_empty), n - round(not_full), loss / unit / unit, *values)
+
+
+def _plain(column: Any) -> Any:
+    """Return a contiguous, read-only view or copy: one type of array for one machine code."""
+    column = np.ascontiguousarray(column if column.dtype in (np.float64, np.float32) else column.astype(np.float64))
+    column = column.view()
+    column.setflags(write=False)
+    return column
