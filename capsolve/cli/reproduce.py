@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -23,7 +26,10 @@ import click
     type=click.IntRange(min=2),
     help="Cells along each side of a diagram that is optimised cell by cell; each figure has its own default.",
 )
-def command(figure: str, output: Path, cells: int | None) -> None:
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share the cells."
+)
+def command(figure: str, output: Path, cells: int | None, workers: int) -> None:
     """Make figures of the paper again.
 
     \b
@@ -43,5 +49,10 @@ def command(figure: str, output: Path, cells: int | None) -> None:
     """  # noqa: D301  (click's mark for lines to be kept)
     from capsolve.reproduction import reproduce  # noqa: PLC0415
 
-    for path in reproduce(figure, output, cells=cells, progress=sys.stderr.isatty()):
-        click.echo(path)
+    with ExitStack() as stack:
+        executor = None
+        if workers > 1:
+            spawned = multiprocessing.get_context("spawn")
+            executor = stack.enter_context(ProcessPoolExecutor(workers, mp_context=spawned))
+        for path in reproduce(figure, output, cells=cells, executor=executor, progress=sys.stderr.isatty()):
+            click.echo(path)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from capsolve.diagrams.analytic import PhaseDiagram
     from capsolve.diagrams.boundaries import Boundary
+    from capsolve.diagrams.empirical import EmpiricalPhaseDiagram
 
 LABELS = {
     "importance": "importance $V$ (inside the target)",
@@ -28,6 +29,8 @@ LABELS = {
     "rate": r"rate $\rho$ of the importances $e^{-\rho (i-1)}$",
 }
 """What the axes that `capsolve.phase_diagram` knows are called."""
+OUTSIDE = {"importance": "importance $V$ (on the squared error)"}
+"""The same, where it is something else for autoencoders."""
 
 LINES: dict[str, Any] = {"jump": "solid", "kink": (0, (3.5, 1.5))}
 MEANING = {"jump": "capacity jumps", "kink": "its slope jumps"}
@@ -36,7 +39,11 @@ ASPECT = 0.3  # and this over that at its sides
 
 
 def phase_diagram(
-    diagram: PhaseDiagram, *, marks: Mapping[str, tuple[float, float]] | None = None, ax: Axes | None = None
+    diagram: PhaseDiagram | EmpiricalPhaseDiagram,
+    *,
+    theory: PhaseDiagram | None = None,
+    marks: Mapping[str, tuple[float, float]] | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw the capacity of the tracked feature over the two axes, with the boundaries of its phases on top.
 
@@ -45,8 +52,10 @@ def phase_diagram(
 
     Parameters
     ----------
-    diagram : PhaseDiagram
+    diagram : PhaseDiagram or EmpiricalPhaseDiagram
         Of any two axes.
+    theory : PhaseDiagram, optional
+        For a diagram that was found numerically: the one whose boundaries are drawn on top of it.
     marks : mapping of str to (x, y), optional
         Points to mark by a letter or two. Without any, the names of the phases are written into large regions.
     ax : matplotlib.axes.Axes, optional
@@ -66,6 +75,8 @@ def phase_diagram(
     """
     from matplotlib import patheffects  # noqa: PLC0415
 
+    from capsolve.diagrams.analytic import PhaseDiagram  # noqa: PLC0415
+
     ax = axes_or_new(ax)
     x, y = diagram.x, diagram.y
     logarithmic = (x.logarithmic, y.logarithmic)
@@ -73,7 +84,14 @@ def phase_diagram(
     bar = ax.figure.colorbar(picture, ax=ax, pad=0.02)
     bar.set_label(f"capacity $C$ of feature {diagram.tracked}")
     outline = [patheffects.Stroke(linewidth=2.8, foreground="white"), patheffects.Normal()]
-    boundaries = [boundary for boundary in diagram.boundaries if _inside(diagram, boundary)]
+    title, labels = diagram.description, LABELS
+    if isinstance(diagram, PhaseDiagram):
+        theory = diagram
+    else:
+        title = f"{diagram.model}: {title}"
+        labels = LABELS | OUTSIDE if diagram.model.startswith("autoencoder") else LABELS
+    boundaries = () if theory is None else [b for b in theory.boundaries if _inside(diagram, b)]
+    critical = () if theory is None else theory.critical
     for boundary in boundaries:
         ax.plot(
             boundary.x,
@@ -86,18 +104,18 @@ def phase_diagram(
             label=f"{boundary.lower.name.lower()}–{boundary.upper.name.lower()}",
         )
     dot: dict[str, Any] = {"linestyle": "none", "marker": "o", "color": "white", "markeredgecolor": "black"}
-    for point in diagram.critical:
+    for point in critical:
         ax.plot(*point, markersize=6.0, zorder=4, **dot)
     written = _phase_names(diagram) if marks is None else marks
     for name, place in written.items():
         ax.text(*place, name, ha="center", va="center", weight="bold", path_effects=outline, zorder=5, parse_math=False)
     orders = [order for order in LINES if any(boundary.order == order for boundary in boundaries)]
     handles = [line(MEANING[order], color="black", linewidth=1.3, linestyle=LINES[order]) for order in orders]
-    if diagram.critical:
+    if critical:
         handles.append(line("critical point", markersize=6.0, **dot))
-    legend_above(ax, handles, diagram.description)
+    legend_above(ax, handles, title)
     for axis, given in ((ax.xaxis, x), (ax.yaxis, y)):
-        axis.set_label_text(LABELS.get(given.name, given.name))
+        axis.set_label_text(labels.get(given.name, given.name))
         if given.logarithmic:
             plain_log(axis)
         if given.name == "bias":
@@ -105,13 +123,13 @@ def phase_diagram(
     return ax
 
 
-def _inside(diagram: PhaseDiagram, boundary: Boundary) -> bool:
+def _inside(diagram: PhaseDiagram | EmpiricalPhaseDiagram, boundary: Boundary) -> bool:
     """Return whether some of the line is in the picture: closed forms go on beyond its frame."""
     at = ((boundary.x, diagram.x.values), (boundary.y, diagram.y.values))
     return bool(np.logical_and(*((values >= axis.min()) & (values <= axis.max()) for values, axis in at)).any())
 
 
-def _phase_names(diagram: PhaseDiagram) -> dict[str, tuple[float, float]]:
+def _phase_names(diagram: PhaseDiagram | EmpiricalPhaseDiagram) -> dict[str, tuple[float, float]]:
     """Return the names of the phases, each where it is farthest from other phases and the frame."""
     from scipy.ndimage import distance_transform_edt  # noqa: PLC0415
 

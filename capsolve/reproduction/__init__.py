@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from importlib import import_module
 from pathlib import Path
 
-from capsolve.files import StrPath
+from capsolve._files import StrPath
 from capsolve.reproduction._report import Result, Settings
 
 FIGURES = ("fig2", "fig4", "fig6", "fig7")
 """What `reproduce` can make, by the paper's number."""
 
 
-def reproduce(figure: str, folder: StrPath, *, cells: int | None = None, progress: bool = False) -> list[Path]:
+def reproduce(
+    figure: str,
+    folder: StrPath,
+    *,
+    cells: int | None = None,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> list[Path]:
     """Make a figure of the paper again, with its data and a text of what agrees with the published description.
 
     Parameters
@@ -29,6 +37,9 @@ def reproduce(figure: str, folder: StrPath, *, cells: int | None = None, progres
     cells : int, optional
         Cells along each side of a diagram that is optimised cell by cell; by default 50 for
         ``"fig4"`` and 40 for ``"fig7"``.
+    executor : concurrent.futures.Executor, optional
+        What the cells are given to, as in `capsolve.empirical_phase_diagram`. Finished ones are kept in the folder
+        ``cells`` there, so that an interrupted figure goes on where it was.
     progress : bool
         Show a progress bar on standard error.
 
@@ -58,7 +69,7 @@ def reproduce(figure: str, folder: StrPath, *, cells: int | None = None, progres
         raise ValueError(f"cells must be at least 2, got {cells}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = Settings(folder, cells, progress)
+    settings = Settings(folder, cells, progress, executor)
     written: list[Path] = []
     for name in FIGURES if figure == "all" else (figure,):
         make: Callable[[Settings], Result] = import_module(f"capsolve.reproduction.{name}").make

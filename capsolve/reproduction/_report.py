@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,13 @@ class Settings:
     """What the caller asked for."""
 
     folder: Path
-    cells: int | None
-    progress: bool
+    cells: int | None = None
+    progress: bool = False
+    executor: Executor | None = None
+
+    def checkpoint(self, name: str, cells: int) -> Path:
+        """Return the folder where finished cells of a diagram are kept, of ``cells`` if the caller asked for none."""
+        return self.folder / "cells" / f"{name}-{self.cells or cells}"
 
 
 @dataclass(frozen=True)

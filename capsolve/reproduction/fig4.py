@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import numpy as np
-import numpy.typing as npt
 from matplotlib import style
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from capsolve import figures
 from capsolve._checks import FloatArray
 from capsolve.allocation import Phase, solve
-from capsolve.batch import solve_batch
-from capsolve.diagrams.analytic import phase_diagram
+from capsolve.diagrams.agreement import CLOSE
+from capsolve.diagrams.analytic import PhaseDiagram, phase_diagram
 from capsolve.diagrams.boundaries import odd_group_boundaries
-from capsolve.figures._cells import draw_cells
+from capsolve.diagrams.empirical import EmpiricalPhaseDiagram, empirical_phase_diagram
 from capsolve.reproduction._report import Finding, Result, Settings
-from capsolve.simulate import optimise_embedding
-
-if TYPE_CHECKING:
-    from capsolve.diagrams.analytic import PhaseDiagram
 
 FEATURES, DIMENSIONS = 6, 3
 KURTOSIS = 1.8  # of uniform inputs that are never 0; 1.8 / p where they are not 0 with probability p
@@ -30,11 +21,7 @@ V_RANGE, P_RANGE = (0.01, 100.0), (1.0, 0.001)
 
 CELLS = 50  # along each side of the empirical diagram
 FINE = 250  # of the analytic one
-STARTS = {True: 2, False: 16}  # of descent, where the loss is convex in the capacities (κ ≥ 3) and where it is not
-SEED = 0
 
-CLOSE = 0.02  # capacities that differ by less agree
-STRIP = 1.05  # below κ = 3, importances within this factor of 1 are all but tied
 DENSITIES = (0.1, 0.01, 0.001)
 ASIDE = 1e-9  # relative distance from a boundary at which the phases on its two sides are checked
 
@@ -50,54 +37,41 @@ EXPECTED = {
 }
 
 
-@dataclass(frozen=True)
-class _Empirical:
-    """Embeddings found by descent, and the optimum, in every cell: (ny, nx) each."""
-
-    importance: FloatArray
-    density: FloatArray
-    capacity: FloatArray
-    loss: FloatArray
-    optimal_capacity: FloatArray
-    optimal_loss: FloatArray
-
-    @property
-    def difference(self) -> FloatArray:
-        return np.abs(self.capacity - self.optimal_capacity)
-
-    @property
-    def strip(self) -> npt.NDArray[np.bool_]:
-        """Where two optima all but tie: the first-order line."""
-        dense = self.density > KURTOSIS / 3.0
-        tied: npt.NDArray[np.bool_] = np.abs(np.log(self.importance)) < np.log(STRIP)
-        return dense[:, None] & tied
-
-
 def make(settings: Settings) -> Result:
     """Solve the diagram exactly, find it again by descent on embeddings, and look at six of its points."""
     analytic = phase_diagram(
         ("importance", *V_RANGE), ("density", *P_RANGE), features=FEATURES, dimensions=DIMENSIONS, cells=FINE
     )
-    found = _descend(settings)
+    found = empirical_phase_diagram(
+        ("importance", *V_RANGE),
+        ("density", *P_RANGE),
+        features=FEATURES,
+        dimensions=DIMENSIONS,
+        cells=settings.cells or CELLS,
+        checkpoint=settings.checkpoint("fig4", CELLS),
+        executor=settings.executor,
+        progress=settings.progress,
+    )
+    optimum = phase_diagram(found.x, found.y, features=FEATURES, dimensions=DIMENSIONS)
     cases = {label: solve(_profile(V), _kurtosis(p), DIMENSIONS) for label, (V, p) in CASES.items()}
     return Result(
         "Fig. 4: phase diagram of one odd feature",
         f"{FEATURES} features in {DIMENSIONS} dimensions: one has importance V inside the target, the others 1; inputs "
         f"are uniform, and 0 with probability 1 − p. Analytic: {FINE} × {FINE} exact allocations. Empirical: "
-        f"{found.importance.size} × {found.density.size} cells, the best embedding of {STARTS[True]} descents on the "
-        f"exact expected loss ({STARTS[False]} where κ < 3, where there are many local optima).",
+        f"{found.shape[1]} × {found.shape[0]} cells, the best embedding of several descents on the exact expected loss "
+        "(more of them where κ < 3, where there are many local optima).",
         {"": _picture(analytic, found), "-cases": figures.marginal_cases(cases)},
-        [*_analytic_findings(analytic), _cases_finding(), *_empirical_findings(found)],
+        [*_analytic_findings(analytic), _cases_finding(), *_empirical_findings(found, optimum)],
         arrays={
             "analytic_importance": analytic.x.values,
             "analytic_density": analytic.y.values,
             "analytic_capacity": analytic.capacity,
-            "importance": found.importance,
-            "density": found.density,
+            "importance": found.x.values,
+            "density": found.y.values,
             "capacity": found.capacity,
             "loss": found.loss,
-            "optimal_capacity": found.optimal_capacity,
-            "optimal_loss": found.optimal_loss,
+            "optimal_capacity": optimum.capacity,
+            "optimal_loss": optimum.loss,
         },
     )
 
@@ -111,19 +85,6 @@ def _profile(V: float) -> FloatArray:
 def _kurtosis(p: float) -> float:
     """Return 1.8/p, exactly 3 at the critical density."""
     return 3.0 if p == KURTOSIS / 3.0 else KURTOSIS / p
-
-
-def _descend(settings: Settings) -> _Empirical:
-    cells = settings.cells or CELLS
-    V, p = np.geomspace(*V_RANGE, cells), np.geomspace(*P_RANGE, cells)
-    importance = np.stack([_profile(v) for v in V])
-    capacity, loss = np.empty((2, cells, cells))
-    for row in tqdm(range(cells), unit="row", disable=not settings.progress):
-        kurtosis = _kurtosis(float(p[row]))
-        best = optimise_embedding(importance, kurtosis, DIMENSIONS, restarts=STARTS[kurtosis >= 3.0], rng=[SEED, row])
-        capacity[row], loss[row] = best.capacity[:, 0], best.loss
-    optimum = solve_batch(importance, KURTOSIS / p[:, None, None], DIMENSIONS)
-    return _Empirical(V, p, capacity, loss, optimum.capacity[..., 0], optimum.loss)
 
 
 def _analytic_findings(analytic: PhaseDiagram) -> list[Finding]:
@@ -189,24 +150,31 @@ def _cases_finding() -> Finding:
     )
 
 
-def _empirical_findings(found: _Empirical) -> list[Finding]:
-    outside = ~found.strip
-    difference, excess = found.difference[outside], found.loss / found.optimal_loss - 1.0
-    agree = float(np.mean(difference < CLOSE))
-    far = np.argwhere(outside & (found.difference >= CLOSE))
-    listed = "; ".join(
-        f"V = {found.importance[x]:.4g}, p = {found.density[y]:.4g}: C = {found.capacity[y, x]:.3f} for "
-        f"{found.optimal_capacity[y, x]:.3f}, loss {excess[y, x]:.1e} above the optimum"
-        for y, x in far[:10]
-    )
-    more = f"; and {len(far) - 10} more" if len(far) > 10 else ""
+def _empirical_findings(found: EmpiricalPhaseDiagram, optimum: PhaseDiagram) -> list[Finding]:
+    agreement = found.compare(optimum)
+    excess = found.loss / optimum.loss - 1.0
+    listed = []
+    for x, y in agreement.where[:10].tolist():
+        cell = int(np.argmin(np.abs(found.y.values - y))), int(np.argmin(np.abs(found.x.values - x)))
+        listed.append(
+            f"V = {x:.4g}, p = {y:.4g}: C = {found.capacity[cell]:.3f} for {optimum.capacity[cell]:.3f}, loss "
+            f"{excess[cell]:.1e} above the optimum"
+        )
+    more = len(agreement.where) - len(listed)
+    different = f"Different: {'; '.join(listed)}{f'; and {more} more' if more else ''}." if listed else "None differs."
     return [
         Finding(
             "Optimised embeddings have the capacities of the theory.",
-            agree >= 0.99,
-            f"{agree:.2%} of {difference.size} cells within {CLOSE:g} ({found.strip.sum()} cells left out, with p > "
-            f"{KURTOSIS / 3.0:g} and V within a factor {STRIP:g} of 1); mean difference {difference.mean():.1e}, "
-            f"largest {difference.max():.1e}. " + (f"Different: {listed}{more}." if len(far) else "None differs."),
+            agreement.close >= 0.99,
+            f"{agreement.close:.2%} of {agreement.cells} cells within {CLOSE:g}, {agreement.excluded} left out that "
+            f"are within {agreement.strip:g} cell of the line where the capacity jumps and two optima tie; mean "
+            f"difference {agreement.mean:.1e}, largest {agreement.largest:.1e}. {different}",
+        ),
+        Finding(
+            "Optimised embeddings are in the phases of the theory.",
+            agreement.same_phase >= 0.99,
+            f"{agreement.same_phase:.2%} of these cells, where C < {found.tolerance:g} counts as ignored and "
+            f"C > {1.0 - found.tolerance:g} as monosemantic.",
         ),
         Finding(
             "No embedding is better than the optimal allocation.",
@@ -216,17 +184,15 @@ def _empirical_findings(found: _Empirical) -> list[Finding]:
     ]
 
 
-def _picture(analytic: PhaseDiagram, found: _Empirical) -> Figure:
+def _picture(analytic: PhaseDiagram, found: EmpiricalPhaseDiagram) -> Figure:
     with style.context(figures.STYLE):
         figure = Figure(figsize=(7.0, 3.4))
         left, right = figure.subplots(1, 2)
         figures.phase_diagram(analytic, marks=CASES, ax=left)
-        legend = left.get_legend()
-        figure.legend(handles=legend.legend_handles, loc="outside upper left", ncols=3, handlelength=2.0)
-        legend.remove()
+        figures.phase_diagram(found, theory=analytic, marks={}, ax=right)
+        figure.legend(handles=left.get_legend().legend_handles, loc="outside upper left", ncols=3)
+        for ax in (left, right):
+            ax.get_legend().remove()
         left.set_title("analytic", loc="left")
-        cells = draw_cells(right, found.importance, found.density, found.capacity, logarithmic=(True, True))
-        figure.colorbar(cells, ax=right, pad=0.02)
-        right.set_title(f"optimised embeddings, {found.importance.size} × {found.density.size}", loc="left")
-        right.set_xlabel(left.get_xlabel())
+        right.set_title(f"optimised embeddings, {found.shape[1]} × {found.shape[0]}", loc="left")
     return figure

@@ -1,5 +1,7 @@
 """The picture of a phase diagram: cells, lines and points are the diagram's."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -85,3 +87,18 @@ def test_a_tracked_feature_of_ones_own_axes():
     ax = figures.phase_diagram(diagram)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("a", "b")
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
+
+
+def test_diagrams_that_were_found_numerically():
+    axes = ("importance", 0.5, 2.0), ("density", 0.5, 0.1)
+    found = capsolve.empirical_phase_diagram(*axes, cells=(3, 2), features=3, dimensions=1, restarts=1)
+    ax = figures.phase_diagram(found)
+    np.testing.assert_array_equal(ax.collections[0].get_array(), found.capacity)
+    assert ax.get_legend() is None
+    assert ax.get_title(loc="left") == f"quadratic: {found.description}"
+    assert ax.get_xlabel() == "importance $V$ (inside the target)"
+    trained = figures.phase_diagram(dataclasses.replace(found, model="autoencoder-relu"))
+    assert trained.get_xlabel() == "importance $V$ (on the squared error)"
+    theory = capsolve.phase_diagram(found.x, found.y, features=3, dimensions=1)
+    drawn = lines(figures.phase_diagram(found, theory=theory))
+    assert len(drawn) == len(theory.boundaries) == 2

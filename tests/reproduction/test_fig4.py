@@ -1,10 +1,12 @@
 """Fig. 4: the diagram agrees with the theory, and an embedding or a boundary that is wrong would be noticed."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 
+import capsolve
 from capsolve.reproduction import fig4
 from capsolve.reproduction._report import Settings
 
@@ -13,8 +15,8 @@ from capsolve.reproduction._report import Settings
 def result(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fig4, "FINE", 40)
-        patch.setattr(fig4, "STARTS", {True: 1, False: 2})
-        return fig4.make(Settings(tmp_path_factory.mktemp("fig4"), 4, False))
+        patch.setattr(fig4, "empirical_phase_diagram", functools.partial(fig4.empirical_phase_diagram, restarts=1))
+        return fig4.make(Settings(tmp_path_factory.mktemp("fig4"), 3))
 
 
 def test_everything_agrees(result):
@@ -41,30 +43,37 @@ def test_arrays_and_pictures(result):
     ]
 
 
-def empirical(result, **changes):
-    names = ("importance", "density", "capacity", "loss", "optimal_capacity", "optimal_loss")
-    return dataclasses.replace(fig4._Empirical(*(result.arrays[name] for name in names)), **changes)
+@pytest.fixture(scope="module")
+def small():
+    """Return an empirical diagram and the optimum in its cells."""
+    axes = ("importance", 0.4, 4.0), ("density", 0.9, 0.1)
+    found = capsolve.empirical_phase_diagram(*axes, cells=(2, 3), features=3, dimensions=1, restarts=1)
+    return found, capsolve.phase_diagram(found.x, found.y, features=3, dimensions=1)
 
 
-def test_embeddings_that_differ_are_told(result):
-    capacity = np.array(result.arrays["capacity"])
-    capacity[2, 1] += 0.3
-    agree, _ = fig4._empirical_findings(empirical(result, capacity=capacity))
+def test_embeddings_that_differ_are_told(small):
+    found, optimum = small
+    capacities = np.array(found.capacities)
+    capacities[2, 1, 0] += 0.3
+    wrong = dataclasses.replace(found, capacities=capacities)
+    agree, _, bound = fig4._empirical_findings(wrong, optimum)
     assert agree.verdict == "DISAGREES"
-    V, p = result.arrays["importance"][1], result.arrays["density"][2]
-    assert f"Different: V = {V:.4g}, p = {p:.4g}: C = {capacity[2, 1]:.3f} for" in agree.evidence
+    V, p, C = found.x.values[1], found.y.values[2], capacities[2, 1, 0]
+    assert f"Different: V = {V:.4g}, p = {p:.4g}: C = {C:.3f} for {optimum.capacity[2, 1]:.3f}" in agree.evidence
+    assert bound.verdict == "agrees"
 
 
-def test_embeddings_that_beat_the_optimum_are_told(result):
-    _, bound = fig4._empirical_findings(empirical(result, loss=result.arrays["optimal_loss"] * (1 - 1e-9)))
+def test_phases_that_differ_are_told(small):
+    found, optimum = small
+    nothing = dataclasses.replace(found, capacities=np.zeros_like(found.capacities))
+    _, phases, _ = fig4._empirical_findings(nothing, optimum)
+    assert phases.verdict == "DISAGREES"
+
+
+def test_embeddings_that_beat_the_optimum_are_told(small):
+    found, optimum = small
+    *_, bound = fig4._empirical_findings(dataclasses.replace(found, loss=optimum.loss * (1 - 1e-9)), optimum)
     assert bound.verdict == "DISAGREES"
-
-
-def test_cells_where_two_optima_tie_are_left_out():
-    V, p = np.array([0.5, 1.0, 2.0]), np.array([0.9, 0.3])
-    zeros = np.zeros((2, 3))
-    found = fig4._Empirical(V, p, zeros, zeros + 1, zeros, zeros + 1)
-    np.testing.assert_array_equal(found.strip, [[False, True, False], [False, False, False]])
 
 
 def test_boundaries_that_are_wrong_are_told(result, monkeypatch):

@@ -1,51 +1,62 @@
 """Fig. 7: the measures tell known diagrams apart, and networks are trained, stored and read again."""
 
-from types import SimpleNamespace
+import dataclasses
+import functools
+import itertools
 
 import numpy as np
 import pytest
 
 import capsolve
+from capsolve.diagrams import empirical
+from capsolve.diagrams.problems import problems_over
 from capsolve.reproduction import fig7
 from capsolve.reproduction._report import Settings
-from capsolve.simulate import networks
 
-CELLS = 7
+CELLS = 5
 
 
-def trained(model, importance, density, *, dimensions, instances, **_):
-    """Return what `capsolve.simulate.train` would, with optimal embeddings in place of trained ones.
+def trained(x, y, *, model, cells, features, dimensions, **_):
+    """Return what `capsolve.empirical_phase_diagram` would, with embeddings from formulas in place of trained ones.
 
     The sum model has the optimum of the quadratic model. The autoencoder has antipodal pairs when inputs are sparse,
     whatever the importance, and otherwise one axis for each of the most important features.
     """
-    ny, nx, n = importance.shape
-    W = np.zeros((ny, nx, n, dimensions))
-    for row, column in np.ndindex(ny, nx):
-        p, v = float(density[row, 0]), importance[row, column]
-        if model.startswith("sum"):
+    return dataclasses.replace(formula(x, y, model.partition("-")[0], cells, features, dimensions), model=model)
+
+
+@functools.cache
+def formula(x, y, kind, cells, features, dimensions):
+    optimum = capsolve.phase_diagram(x, y, cells=cells, features=features, dimensions=dimensions)
+    W = np.zeros((cells, cells, features, dimensions))
+    for (row, p), (column, V) in itertools.product(enumerate(optimum.y.values), enumerate(optimum.x.values)):
+        v = np.array([V] + [1.0] * (features - 1))
+        if kind == "sum":
             W[row, column] = capsolve.solve(v, 1.8 / p, dimensions).embedding()
         elif p < 0.6:
-            W[row, column, np.arange(n), np.arange(n) % 3] = np.where(np.arange(n) < 3, 1.0, -1.0)
+            W[row, column, np.arange(6), np.arange(6) % 3] = np.where(np.arange(6) < 3, 1.0, -1.0)
         else:
             W[row, column, np.argsort(-v, kind="stable")[:dimensions], range(dimensions)] = 1.0
-    capacity = capsolve.capacities(W)
-    return SimpleNamespace(
-        best_embedding=W,
-        capacity=capacity,
-        capacities=np.repeat(capacity[..., None, :], instances, axis=-2),
-        dispersion=np.zeros((ny, nx)),
-        best_loss=np.ones((ny, nx)),
-        diverged=np.zeros((ny, nx, instances), dtype=bool),
-        settings=SimpleNamespace(learning_rate=0.3 if model.startswith("sum") else 0.03),
+    base = capsolve.empirical_phase_diagram(
+        ("importance", 0.5, 2.0), ("density", 0.5, 0.1), cells=2, features=2, dimensions=1, restarts=1
+    )
+    return dataclasses.replace(
+        base,
+        x=optimum.x,
+        y=optimum.y,
+        capacities=capsolve.capacities(W),
+        loss=np.ones((cells, cells)),
+        agreeing=np.ones((cells, cells)),
+        embedding=W,
+        problems=problems_over(x, y, cells, features=features, dimensions=dimensions)[2],
     )
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fig7, "train", trained)
-        return fig7.make(Settings(tmp_path_factory.mktemp("fig7"), CELLS, False))
+        patch.setattr(fig7, "empirical_phase_diagram", trained)
+        return fig7.make(Settings(tmp_path_factory.mktemp("fig7"), CELLS))
 
 
 def test_findings_about_known_networks(result):
@@ -56,7 +67,7 @@ def test_findings_about_known_networks(result):
     assert rising.verdict == wider.verdict == band.verdict == gap.verdict == blocks.verdict == "agrees"
     assert ignored.verdict == full.verdict == "agrees"
     assert sharper.verdict == "agrees"
-    # from the definitions: pairs have C = ½ in all rows with p < 0.6, which are 6 of 7, and two features to a block
+    # from the definitions: pairs have C = ½ in all rows with p < 0.6, which are 4 of 5, and two features to a block
     for finding in (band, gap):
         assert f"autoencoder ReLU 6-in-3 {1 - 1 / CELLS:.1%}" in finding.evidence
     assert "sum ReLU 6-in-3 0.0%" in gap.evidence
@@ -81,12 +92,11 @@ def test_arrays_and_pictures(result):
 def test_a_different_law_is_contradicted(tmp_path, monkeypatch):
     """Negative control: with the two architectures' embeddings exchanged, what tells them apart fails."""
 
-    def exchanged(model, *arguments, dimensions, **options):
-        other = "autoencoder-relu" if model.startswith("sum") else "sum-relu"
-        return trained(other, *arguments, dimensions=dimensions, **options)
+    def exchanged(*axes, model, **options):
+        return trained(*axes, model="autoencoder-relu" if model.startswith("sum") else "sum-relu", **options)
 
-    monkeypatch.setattr(fig7, "train", exchanged)
-    theory, *_, band, gap, blocks = fig7.make(Settings(tmp_path, CELLS, False)).findings
+    monkeypatch.setattr(fig7, "empirical_phase_diagram", exchanged)
+    theory, *_, band, gap, blocks = fig7.make(Settings(tmp_path, CELLS)).findings
     assert [finding.verdict for finding in (theory, band, gap, blocks)] == ["DISAGREES"] * 4
     assert "Not so: autoencoder quadratic 6-in-3, autoencoder ReLU 6-in-3" in band.evidence
 
@@ -95,13 +105,11 @@ def test_networks_are_trained_once(tmp_path, monkeypatch):
     pytest.importorskip("jax")
     monkeypatch.setattr(fig7, "ROWS", (("autoencoder", 3),))
     monkeypatch.setattr(fig7, "COLUMNS", ("relu",))
-    for name, value in (("STEPS", 60), ("POINTS", 128), ("INSTANCES", 1)):
+    for name, value in (("STEPS", 60), ("POINTS", 128), ("STARTS", 1)):
         monkeypatch.setattr(fig7, name, value)
-    V, p = np.geomspace(0.01, 100, 3), np.geomspace(1, 0.001, 3)
-    settings = Settings(tmp_path, 3, False)
-    (first,) = fig7._panels(V, p, settings)
-    monkeypatch.setattr(networks, "_Block", None)  # whatever trains would fail
-    (again,) = fig7._panels(V, p, settings)
+    (first,) = fig7._panels(Settings(tmp_path, 3))
+    monkeypatch.setattr(empirical, "compute_cells", None)  # whatever trains would fail
+    (again,) = fig7._panels(Settings(tmp_path, 3))
     np.testing.assert_array_equal(first.capacity, again.capacity)
     with pytest.raises(TypeError):
-        list(fig7._panels(V[:2], p, settings))
+        list(fig7._panels(Settings(tmp_path, 2)))

@@ -15,7 +15,7 @@ from capsolve.reproduction._report import Finding, Result, Settings
 
 @pytest.fixture
 def settings(tmp_path):
-    return Settings(tmp_path, None, False)
+    return Settings(tmp_path)
 
 
 def test_figure_2_agrees(settings):
