@@ -1,8 +1,8 @@
 """``python -m benchmarks.gpu``: a profile on one graphics card, timed against the card's own memory.
 
 Importance log-normal, kurtosis 3 + exponential(20), D = n/10, made on the card from a fixed seed. The yardstick is the
-time to copy an array on the same card, in the same run and by the same library: `floor` is what reading both arrays
-twice (for the price and for the answer) and writing the answer takes at that bandwidth. Needs CUDA with PyTorch or CuPy.
+time to copy an array on the same card, in the same run and by the same library: `floor` is what it takes at that
+bandwidth to read both arrays twice, for the price and for the answer, and to write the answer. Needs a CUDA device.
 """
 
 from __future__ import annotations

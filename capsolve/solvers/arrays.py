@@ -7,8 +7,9 @@ computed on the host, one by one.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, NoReturn, cast
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from capsolve._arrays import to_numpy
 from capsolve._checks import FloatArray, refuse
+from capsolve.losses.quadratic import demand_of
 from capsolve.solvers.window import (
     Answer,
     IntArray,
@@ -25,7 +27,6 @@ from capsolve.solvers.window import (
     Window,
     decide,
     judge,
-    respond,
     spread_out,
     valid,
 )
@@ -75,7 +76,7 @@ class ArraySource:
         """Go through the data once; see `Source`."""
         window = Window(*map(float, window))  # strict namespaces know Python's numbers only
         with self._float64():
-            parts = [(start, partition_block(v, k, window, xp)) for start, v, k, xp in self._blocks()]
+            parts = [(start, _partitioned(v, k, window, xp)) for start, v, k, xp in self._blocks()]
         return merged(parts)
 
     def write(self, answer: Answer, unit: float) -> tuple[Any, Totals]:
@@ -87,8 +88,8 @@ class ArraySource:
         with self._float64():
             for start, v, k, work in self._blocks():
                 stop = start + v.shape[0]
-                capacity = _respond(v, k, section(answer, start, stop), work)
-                totals.append(judge(v, k, capacity, float(unit), work))
+                capacity, total = _written(v, k, section(answer, start, stop), float(unit), work)
+                totals.append(total)
                 block = rounded(capacity, dtype if work is xp else np.dtype(np.float32), work)
                 if work is not xp:
                     block = xp.asarray(block, device=self.device)
@@ -123,17 +124,40 @@ class ArraySource:
         return cast(AbstractContextManager[Any], jax.enable_x64(True))
 
 
-def _respond(v: Any, k: Any, answer: Answer, xp: Any) -> Any:
-    """Return the capacities of one block, the listed ones among them."""
-    capacity = respond(v, k, answer.scale, answer.correction, xp)
-    if answer.which.size == 0:
-        return capacity
-    nobody = v.shape[0]
-    which = xp.asarray(_padded(answer.which, nobody), device=api.device(v))
-    value = xp.asarray(_padded(answer.capacity, 0.0), device=api.device(v))
-    index = xp.arange(v.shape[0], dtype=which.dtype, device=api.device(v))
-    # the array API cannot put values at places: each feature looks itself up in the list
-    slot = xp.searchsorted(which, index)  # within the list, which ends with nobody
+@functools.cache
+def _compiled(function: Callable[..., Any], xp: Any) -> Callable[..., Any]:
+    """Return a function of blocks for one namespace; JAX makes one kernel of all that it does."""
+    given = functools.partial(function, xp=xp)
+    if not api.is_jax_namespace(xp):
+        return given
+    import jax  # noqa: PLC0415
+
+    return cast(Callable[..., Any], jax.jit(given))
+
+
+def _written(v: Any, k: Any, answer: Answer, unit: float, xp: Any) -> tuple[Any, Totals]:
+    """Return the capacities of one block, the listed ones among them, and their totals."""
+    if answer.scale == 0.0:
+        capacity = xp.where(v > 0.0, xp.ones_like(v), 0.0)
+    else:
+        capacity = _compiled(_at, xp)(v, k, answer.scale, answer.correction)
+    if answer.which.size:
+        which, value = (xp.asarray(column, device=api.device(v)) for column in _padded(v.shape[0], *answer[2:]))
+        capacity = _compiled(_listed, xp)(capacity, which, value)
+    return capacity, _compiled(judge, xp)(v, k, capacity, unit)
+
+
+def _at(v: Any, k: Any, scale: float, correction: float, xp: Any) -> Any:
+    return demand_of(v, k, xp).at(scale, correction, xp=xp)
+
+
+def _listed(capacity: Any, which: Any, value: Any, xp: Any) -> Any:
+    """Return the capacities with those in the list in their places; the list ends with a feature that is not there."""
+    if api.is_jax_array(capacity):
+        return capacity.at[which].set(value, mode="drop")
+    # The array API cannot put values at places: each feature looks itself up in the list.
+    index = xp.arange(capacity.shape[0], dtype=which.dtype, device=api.device(which))
+    slot = xp.searchsorted(which, index)
     return xp.where(xp.take(which, slot) == index, xp.take(value, slot), capacity)
 
 
@@ -146,20 +170,18 @@ def rounded(capacity: Any, dtype: Any, xp: Any) -> Any:
     return xp.astype(xp.where((capacity > 0.0) & (capacity < 1.0), inner, capacity), dtype)
 
 
-def partition_block(v: Any, k: Any, window: Window, xp: Any) -> Partition:
+def _partitioned(v: Any, k: Any, window: Window, xp: Any) -> Partition:
     """Return what `decide` says about the features of one block."""
-    at_low, at_high, undecided = decide(v, k, window, xp)
+    *sums, undecided = _compiled(_decided, xp)(v, k, *window)
+    wanting, total, *lowest, at_low, at_high = map(float, sums)
     which, few_v, few_k = _few(v, k, undecided, xp)
-    return Partition(
-        wanting=int(xp.sum(xp.astype(v > 0.0, xp.int64))),
-        total=float(xp.sum(v * k)),
-        lowest=(float(xp.min(v)), float(xp.min(k))),
-        at_low=float(xp.sum(at_low)),
-        at_high=float(xp.sum(at_high)),
-        importance=few_v,
-        kurtosis=few_k,
-        which=which,
-    )
+    return Partition(int(wanting), total, (lowest[0], lowest[1]), at_low, at_high, few_v, few_k, which)
+
+
+def _decided(v: Any, k: Any, low: float, high: float, reach: float, xp: Any) -> tuple[Any, ...]:
+    at_low, at_high, undecided = decide(v, k, Window(low, high, reach), xp)
+    wanting, total = xp.count_nonzero(v > 0.0), xp.sum(v * k)
+    return wanting, total, xp.min(v), xp.min(k), xp.sum(at_low), xp.sum(at_high), undecided
 
 
 def _few(v: Any, k: Any, chosen: Any, xp: Any) -> tuple[IntArray, FloatArray, FloatArray]:
@@ -168,14 +190,16 @@ def _few(v: Any, k: Any, chosen: Any, xp: Any) -> tuple[IntArray, FloatArray, Fl
         index = xp.nonzero(chosen)[0]
         return to_numpy(index), to_numpy(xp.take(v, index)), to_numpy(xp.take(k, index))
     which = np.flatnonzero(to_numpy(chosen))
-    index = xp.asarray(_padded(which, 0))
-    few_v, few_k = (to_numpy(xp.take(column, index))[: which.size] for column in (v, k))
+    (padded,) = _padded(0, which)
+    few_v, few_k = (to_numpy(xp.take(column, xp.asarray(padded)))[: which.size] for column in (v, k))
     return which, few_v, few_k
 
 
-def _padded(column: Any, filler: float) -> Any:
-    """Return a longer column, of one of a few lengths: JAX compiles for each of them."""
-    return np.append(column, np.full((64 << int(column.size).bit_length()) - column.size, filler, column.dtype))
+def _padded(filler: int, *columns: Any) -> list[Any]:
+    """Return longer columns, of one of a few lengths: JAX compiles for each of them."""
+    size = columns[0].size
+    more = (64 << int(size).bit_length()) - size
+    return [np.append(column, np.full(more, filler, column.dtype)) for column in columns]
 
 
 class Suspect(NamedTuple):
