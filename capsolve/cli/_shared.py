@@ -35,7 +35,7 @@ def table_path(_: click.Context, __: click.Parameter, value: str | None) -> Path
     """Check that a table can be written before there is one."""
     if value is None:
         return None
-    path = _writable(value, (".csv", ".parquet"))
+    path = writable(value, (".csv", ".parquet"))
     if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
         raise click.BadParameter('parquet files need pyarrow: pip install "capsolve[parquet]"')
     return path
@@ -47,15 +47,16 @@ def figure_path(_: click.Context, __: click.Parameter, value: str | None) -> Pat
         return None
     from capsolve.figures import FORMATS  # noqa: PLC0415
 
-    return _writable(value, FORMATS)
+    return writable(value, FORMATS)
 
 
 def report_path(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
     """Check that a report can be written before there is one."""
-    return None if value is None else _writable(value, (".md",))
+    return None if value is None else writable(value, (".md",))
 
 
-def _writable(value: str, suffixes: Sequence[str]) -> Path:
+def writable(value: str, suffixes: Sequence[str]) -> Path:
+    """Return the path of a file that can be written, of one of these types."""
     path = Path(value)
     if path.is_dir():
         raise click.BadParameter(f"{value} is a directory")

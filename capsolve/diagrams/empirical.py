@@ -469,6 +469,16 @@ class _Checkpoint:
             np.savez(temporary, allow_pickle=False, fingerprint=np.array(self.fingerprints[i]), **found)
 
 
+def forget(checkpoint: StrPath) -> None:
+    """Remove a checkpoint: the files of its batches and settings, and the folder if nothing else is in it."""
+    folder = Path(checkpoint)
+    if (folder / "settings.json").exists():
+        for path in (*folder.glob("batch-*.npz"), folder / "settings.json"):
+            path.unlink()
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
 def _known(family: dict[str, Any]) -> dict[str, Any]:
     """Refuse names that `capsolve.phase_diagram` does not know."""
     names = (
