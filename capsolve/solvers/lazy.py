@@ -15,7 +15,8 @@ import numpy as np
 from capsolve._arrays import to_numpy
 from capsolve._checks import FloatArray
 from capsolve.solvers.arrays import ArraySource, Suspect, merged, refuse_one_of, rounded, section
-from capsolve.solvers.window import Answer, Arrays, Partition, Source, Totals, Window, valid
+from capsolve.solvers.quadratic import kind_for
+from capsolve.solvers.window import Answer, Partition, Source, Totals, Window, valid
 
 
 class LazySource:
@@ -73,8 +74,8 @@ class LazySource:
 
 
 def source_of_chunk(v: Any, k: Any) -> Source:
-    """Return the source for one chunk: for NumPy one that leaves the other processors to other chunks."""
-    return Arrays(v, np.asarray(k)) if api.is_numpy_array(v) else ArraySource(v, k)
+    """Return the source for one chunk."""
+    return kind_for(v.size)(v, np.asarray(k)) if api.is_numpy_array(v) else ArraySource(v, k)
 
 
 def _boxed(v: Any, k: Any, task: Any, block_info: Any = None, **given: Any) -> Any:
