@@ -220,6 +220,8 @@ def _vectors(ax: Any, seen: _Seen) -> None:
     space = np.pad(seen.W, ((0, 0), (0, max(0, 2 - D))))
     for phase in Phase:
         some = drawn[seen.phase[drawn] == phase]
+        if not some.size:
+            continue
         tips = space[some]
         if n <= CROWD and phase is not Phase.IGNORED:
             spokes = np.stack([np.zeros_like(tips), tips, np.full_like(tips, np.nan)], axis=1).reshape(

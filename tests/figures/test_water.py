@@ -90,6 +90,12 @@ def test_dots_lie_on_their_curves_in_a_table_too():
     np.testing.assert_allclose(drawn.get_xdata(), np.repeat([0, 1 / 3, 2 / 3, 1], 2)[1:-1])
 
 
+def test_weights_multiply_the_curve():
+    allocation = capsolve.allocate(capsolve.TabulatedLoss([1.0, 0.4, 0.0], weight=[2.0, 1.0]), 1)
+    heights = [line.get_ydata() for line in curves(figures.water_level(allocation))]
+    np.testing.assert_allclose(heights, [[2.4, 2.4, 1.6, 1.6], [1.2, 1.2, 0.8, 0.8]])
+
+
 def test_a_rising_loss_has_no_place_on_the_logarithmic_axis():
     ax = figures.water_level(capsolve.allocate(capsolve.TabulatedLoss([[1.0, 0.5, 0.7]]), 1))
     (line,) = curves(ax)
