@@ -22,12 +22,12 @@ from capsolve import embedding_loss, solve
 from capsolve.simulate import MODELS, Training, train
 
 IMPORTANCE, DENSITY = np.geomspace(0.03, 30, 6), np.geomspace(1, 0.001, 6)
-CHOSEN = {"steps": 2000, "schedule": "cosine", "points": 1024, "instances": 4}
+CHOSEN = {"steps": 2000, "schedule": "cosine", "points": 512, "instances": 4}
 RATE = {"sum": 0.3, "autoencoder": 0.03}
 VARIANTS: list[dict[str, Any]] = [
     *({"learning_rate": rate, "steps": steps} for rate in (0.01, 0.03, 0.1, 0.3) for steps in (500, 2000)),
     {"schedule": "constant", "learning_rate": 0.01},
-    *({"points": points} for points in (512, 4096)),
+    *({"points": points} for points in (256, 2048)),
     {"instances": 16},
 ]
 

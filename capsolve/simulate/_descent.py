@@ -47,21 +47,22 @@ class Descent:
         """Take the steps from ``step`` to ``stop``.
 
         ``cells`` are the importance (n, B), the unit of each row of W (n, B) and the loss that counts as 1 (B,).
-        ``source`` is a pair: the points (P, n) and weights (P,), or a random key and the density.
+        ``source`` is a pair: sets of points (R, P, n), taken in turn, and their weights (P,); or a random key and the
+        density.
         """
         optimiser = self._optimiser()
-        if not self.batch:
-            task = self._task(source[0], cells[0])
 
         def body(k: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
             params, state = carry
             if self.batch:
                 key, density = source
                 x = draw(self.inputs, jax.random.fold_in(key, k), (self.batch, cells[0].shape[0]), density)
-                mine, weights = self._task(x, cells[0]), jnp.full(self.batch, 1 / self.batch, jnp.float32)
+                weights = jnp.full(self.batch, 1 / self.batch, jnp.float32)
             else:
-                mine, weights = task, source[1]
-            gradient = jax.grad(lambda p: self._relative(p, mine, weights, cells).sum())(params)
+                sets, weights = source
+                x = sets[k % len(sets)]
+            task = self._task(x, cells[0])
+            gradient = jax.grad(lambda p: self._relative(p, task, weights, cells).sum())(params)
             updates, state = optimiser.update(gradient, state, params)
             return optax.apply_updates(params, updates), state
 
