@@ -27,6 +27,13 @@ def test_the_examples_print_what_they_say():
     assert result.failed == 0, report
 
 
+def test_the_example_with_pytorch_holds():
+    pytest.importorskip("torch")
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "torch" in block]
+    assert "assert" in block
+    exec(block, {})
+
+
 def test_a_wrong_example_would_be_noticed():
     result, _ = run(">>> 1 + 1\n3\n")
     assert result.failed == 1
