@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
 import click
+
+from capsolve.cli.phase import _pool
 
 
 @click.command("reproduce")
@@ -49,10 +48,6 @@ def command(figure: str, output: Path, cells: int | None, workers: int) -> None:
     """  # noqa: D301  (click's mark for lines to be kept)
     from capsolve.reproduction import reproduce  # noqa: PLC0415
 
-    with ExitStack() as stack:
-        executor = None
-        if workers > 1:
-            spawned = multiprocessing.get_context("spawn")
-            executor = stack.enter_context(ProcessPoolExecutor(workers, mp_context=spawned))
+    with _pool(workers) as executor:
         for path in reproduce(figure, output, cells=cells, executor=executor, progress=sys.stderr.isatty()):
             click.echo(path)
