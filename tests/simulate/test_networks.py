@@ -160,6 +160,14 @@ def test_five_features_in_two_dimensions_form_a_pentagon_or_two_pairs():
     np.testing.assert_allclose(np.sort(pairs @ pairs.T, axis=1)[:, 0], -1, atol=0.02)
 
 
+def test_forty_features_in_six_dimensions_stick_at_antipodal_pairs():
+    settings = {"objective": "sampled", "points": 256, "steps": 500, "instances": 1, "rng": 0}
+    result = train("autoencoder-relu", np.ones(40), 0.3, dimensions=6, **settings)
+    capacity = np.sort(result.capacity)
+    np.testing.assert_allclose(capacity[-12:], 0.5, atol=0.04)
+    np.testing.assert_allclose(capacity[:-12], 0, atol=0.04)
+
+
 def test_cells_broadcast_and_do_not_touch_each_other():
     v = np.ones((3, 1, 4))
     v[:, 0, 0] = [0.5, 1, 2]
