@@ -52,7 +52,7 @@ _RATES = {"sum": 0.3, "autoencoder": 0.03}
 # kinks pass between its points: 16 sets of 512 end lower than one of 4,096, at an eighth of the price.
 _SETS = 16
 _LEAST_FINE = 4096  # points of the loss that is reported
-_WORSE = 1.001  # times the loss of a network that has learnt nothing
+_WORSE = 2.0  # times the loss of a network that has learnt nothing: not noise of the training any more
 _CPU_NUMBERS, _GPU_NUMBERS = 2**19, 2**26  # in the largest array of a block of networks: what a cache holds
 _SECONDS = 5.0  # between two writings of a checkpoint
 _SEGMENTS = 20  # of the steps of a block: an interruption loses less than one
@@ -102,7 +102,7 @@ class Training:
         What is left of the gradient: the norm of that of loss/baseline in the units of training, on all points that
         were trained on, or for ``objective="sampled"`` on those of the loss. 0 at a stationary point.
     diverged : (..., instances) bool array
-        Instances that ended with numbers that are not finite, or worse than the baseline.
+        Instances that ended with numbers that are not finite, or with a loss above twice the baseline.
     """
 
     model: str
