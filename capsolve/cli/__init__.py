@@ -22,7 +22,7 @@ from typing import Any
 import click
 
 import capsolve
-from capsolve.cli import measure, phase, profile, reproduce, solve, verify
+from capsolve.cli import incidental, measure, phase, profile, reproduce, solve, verify
 from capsolve.cli._shared import BAD_INPUT, BAD_USAGE, INTERRUPTED
 
 
@@ -81,5 +81,5 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _module in (profile, solve, measure, phase, verify, reproduce):
+for _module in (profile, solve, measure, phase, verify, incidental, reproduce):
     main.add_command(_module.command)

@@ -14,6 +14,10 @@ from .embeddings import embedding as embedding
 from .embeddings import gram_matrix as gram_matrix
 from .embeddings import vectors as vectors
 from .grids import architecture_grid as architecture_grid
+from .incidental import collisions as collisions
+from .incidental import fourth_norm as fourth_norm
+from .incidental import sparsification as sparsification
+from .incidental import start_end as start_end
 from .measurements import measurement as measurement
 from .paths import capacity_path as capacity_path
 from .saving import FORMATS as FORMATS

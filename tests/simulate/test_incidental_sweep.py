@@ -112,7 +112,7 @@ def test_a_sweep_counts_what_its_networks_have():
 
 
 def test_an_interrupted_sweep_goes_on(tmp_path, monkeypatch):
-    path = tmp_path / "sweep.npz"
+    path = tmp_path / "networks"
     calls = []
 
     def trained(task, networks=sweep._networks):
@@ -138,9 +138,22 @@ def test_an_interrupted_sweep_goes_on(tmp_path, monkeypatch):
     np.testing.assert_array_equal(more.mean("excess")[:2], whole.mean("excess"))
     with pytest.raises(ValueError, match="other settings or another seed"):
         collision_sweep(6, [8], checkpoint=path, **{**ARGUMENTS, "rng": 6})
-    path.write_bytes(b"not a file of arrays")
-    with pytest.raises(ValueError, match="not a checkpoint of a sweep"):
+    (path / "network-8-0.npz").write_bytes(b"not a file of arrays")
+    with pytest.raises(ValueError, match="not a network of a sweep"):
         collision_sweep(6, [8], checkpoint=path, **ARGUMENTS)
+    (path / "mine.txt").touch()
+    sweep.forget(path)
+    assert [file.name for file in path.iterdir()] == ["mine.txt"]
+
+
+def test_a_saved_sweep(tmp_path):
+    found = collision_sweep(4, [6], instances=2, **ARGUMENTS)
+    found.save(tmp_path / "sweep.npz")
+    with np.load(tmp_path / "sweep.npz") as file:
+        np.testing.assert_array_equal(file["opposite_pairs"][0], found.collisions[0].opposite_pairs)
+        assert file["capacity"].shape == (1, 2, 4)
+    with pytest.raises(ValueError, match="saved as"):
+        found.save(tmp_path / "sweep.csv")
 
 
 @pytest.mark.parametrize(
@@ -153,9 +166,8 @@ def test_an_interrupted_sweep_goes_on(tmp_path, monkeypatch):
         ({"penalty": -1.0}, "penalty must be >= 0, got -1.0"),
         ({"steps": 0}, "steps must be"),
         ({"high": 0.5}, "high must be >= 0.8"),
-        ({"rng": None, "checkpoint": "a.npz"}, "needs a seed"),
-        ({"checkpoint": "a.csv"}, "must be a .npz file"),
-        ({"checkpoint": "nowhere/a.npz"}, "directory that exists"),
+        ({"rng": None, "checkpoint": "a"}, "needs a seed"),
+        ({"checkpoint": "nowhere/a"}, "directory that exists"),
     ],
 )
 def test_bad_arguments(changed, message):

@@ -1,3 +1,8 @@
+from .autoencoder import NOISES as NOISES
+from .autoencoder import OPTIMISERS as OPTIMISERS
+from .autoencoder import Autoencoders as Autoencoders
+from .autoencoder import forces as forces
+from .autoencoder import train_autoencoders as train_autoencoders
 from .counts import Collisions as Collisions
 from .counts import count_collisions as count_collisions
 from .counts import same_winner as same_winner

@@ -88,6 +88,33 @@ class CollisionSweep:
         columns["expected_pairs"] = expected_pairs(self.features, self.neurons)
         return columns
 
+    def save(self, path: StrPath) -> None:
+        """Write the arrays of the sweep as .npz; counts have the shape (k, instances).
+
+        Raises
+        ------
+        ValueError
+            If the suffix is another one.
+        OSError
+            If the file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".npz":
+            raise ValueError(f"a sweep is saved as .npz, got {path}")
+        measured = {name: np.stack([getattr(found, name) for found in self.collisions]) for name in _MEASURED}
+        with replacing(path) as temporary:
+            np.savez_compressed(
+                temporary,
+                allow_pickle=False,
+                features=self.features,
+                neurons=self.neurons,
+                settings=json.dumps(dict(self.settings)),
+                window=np.array([self.collisions[0].low, self.collisions[0].high]),
+                kept=self.kept,
+                correlation=self.correlation.astype(np.float16),
+                **measured,
+            )
+
     def _values(self, quantity: str) -> FloatArray:
         return np.array([getattr(found, quantity) for found in self.collisions], dtype=np.float64)
 
@@ -133,8 +160,8 @@ def collision_sweep(
     rng : numpy.random.Generator or seed, optional
         The start of a network depends on the seed, its width and its number alone.
     checkpoint : path, optional
-        An .npz file that keeps the networks that are done; a later call with the same settings and seed goes on from
-        there, with more widths or instances if you like. Needs a seed.
+        A folder that keeps the networks that are done, made if missing; a later call with the same settings and seed
+        goes on from there, with more widths or instances if you like. Needs a seed.
     executor : concurrent.futures.Executor, optional
         Where networks are trained, four at a time; by default here, one after the other.
     progress : bool
@@ -183,7 +210,7 @@ def collision_sweep(
     seed = int(np.random.default_rng(rng).integers(2**63))
     facts = {"features": n, "low": window[0], "high": window[1], "seed": seed, **asdict(recipe)}
     store = _Store(None if checkpoint is None else Path(checkpoint), facts)
-    missing = {m: [i for i in range(count) if (m, i) not in store.done] for m in widths}
+    missing = {m: [i for i in range(count) if not store.has(m, i)] for m in widths}
     tasks = [
         (n, m, tuple(numbers[i : i + _TOGETHER]), recipe, window, seed)
         for m, numbers in missing.items()
@@ -224,7 +251,7 @@ def _networks(task: Task) -> list[Found]:
         counts = count_collisions(end, low=window[0], high=window[1])
         entry: Found = {name: np.asarray(getattr(counts, name)) for name in _MEASURED}
         entry["kept"] = same_winner(start, end)
-        entry["correlation"] = start_end_correlation(start, end).astype(np.float32)
+        entry["correlation"] = start_end_correlation(start, end).astype(np.float16)
         found.append(entry)
     return found
 
@@ -235,41 +262,58 @@ def _start(features: int, neurons: int, number: int, seed: int) -> npt.NDArray[n
 
 
 class _Store:
-    """The networks that are done, in memory and, if there is a path, in a file."""
+    """The networks that are done, in memory and, if there is a folder, in a file each."""
 
-    def __init__(self, path: Path | None, facts: Mapping[str, Any]) -> None:
-        self.path = path
+    def __init__(self, folder: Path | None, facts: Mapping[str, Any]) -> None:
+        self.folder = folder
         self.fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         self.done: dict[tuple[int, int], Found] = {}
-        if path is None:
+        if folder is None:
             return
-        if path.suffix != ".npz":
-            raise ValueError(f"checkpoint must be a .npz file, got {path}")
-        if not path.parent.is_dir():
-            raise ValueError(f"checkpoint must be in a directory that exists, got {path}")
-        if path.exists():
-            self._read(path)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:  # to be learnt now, not after the first minutes of work
+            raise ValueError(f"checkpoint must be a folder in a directory that exists, got {folder}: {error}") from None
 
-    def add(self, neurons: int, numbers: tuple[int, ...], found: list[Found]) -> None:
-        self.done.update({(neurons, number): entry for number, entry in zip(numbers, found, strict=True)})
-        if self.path is None:
-            return
-        arrays = {f"{m}/{i}/{name}": a for (m, i), entry in self.done.items() for name, a in entry.items()}
-        with replacing(self.path) as temporary:
-            np.savez(temporary, allow_pickle=False, fingerprint=self.fingerprint, **arrays)
-
-    def _read(self, path: Path) -> None:
+    def has(self, neurons: int, number: int) -> bool:
+        """Whether a network is done; if it is, it is read."""
+        if (neurons, number) in self.done:
+            return True
+        if self.folder is None or not (path := _file(self.folder, neurons, number)).exists():
+            return False
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            fingerprint = str(arrays.pop("fingerprint"))
-            for name, array in arrays.items():
-                m, i, quantity = name.split("/")
-                self.done.setdefault((int(m), int(i)), {})[quantity] = array
+                entry = {name: file[name] for name in file.files}
+            fingerprint = str(entry.pop("fingerprint"))
+            missing = {*_MEASURED, "kept", "correlation"} - set(entry)
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: not a checkpoint of a sweep: {error}") from None
+            raise ValueError(f"{path}: not a network of a sweep: {error}") from None
+        if missing:
+            raise ValueError(f"{path}: not a network of a sweep: {', '.join(sorted(missing))} missing")
         if fingerprint != self.fingerprint:
-            raise ValueError(f"{path}: the checkpoint of a sweep with other settings or another seed")
+            raise ValueError(f"{path}: a network of a sweep with other settings or another seed")
+        self.done[neurons, number] = entry
+        return True
+
+    def add(self, neurons: int, numbers: tuple[int, ...], found: list[Found]) -> None:
+        for number, entry in zip(numbers, found, strict=True):
+            self.done[neurons, number] = entry
+            if self.folder is not None:
+                with replacing(_file(self.folder, neurons, number)) as temporary:
+                    np.savez(temporary, allow_pickle=False, fingerprint=np.array(self.fingerprint), **entry)
+
+
+def _file(folder: Path, neurons: int, number: int) -> Path:
+    return folder / f"network-{neurons}-{number}.npz"
+
+
+def forget(checkpoint: StrPath) -> None:
+    """Remove a checkpoint: the files of its networks, and the folder if nothing else is in it."""
+    folder = Path(checkpoint)
+    for path in folder.glob("network-*.npz"):
+        path.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _gather(
@@ -287,5 +331,5 @@ def _gather(
         settings,
         tuple(map(collisions, widths)),
         np.stack([together(m, "kept") for m in widths]),
-        np.stack([together(m, "correlation").mean(axis=0) for m in widths]),
+        np.stack([together(m, "correlation").mean(axis=0, dtype=np.float32) for m in widths]),
     )
