@@ -91,7 +91,12 @@ def measure(folder: Path, features: int, workers: int) -> dict[str, Any]:
     watch.start()
     with (
         distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit="1.5GiB"
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            memory_limit="1.5GiB",
+            silence_logs=50,
         ) as cluster,
         distributed.Client(cluster),
     ):
