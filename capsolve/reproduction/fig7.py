@@ -30,7 +30,7 @@ NAMES = {"quadratic": "quadratic", "relu": "ReLU", "gelu": "GeLU"}
 MEANING = {"sum": "$V$ inside the target", "autoencoder": "$V$ on the squared error"}
 
 CELLS = 40  # along each side
-STARTS, STEPS, POINTS = 6, 1500, 512
+STARTS, STEPS, POINTS = 4, 1500, 512
 RATES = {"sum": 0.3, "autoencoder": 0.03}  # of Adam, at the start
 V_RANGE = (0.01, 100.0)
 P_RANGE = (1.0, 0.001)
@@ -139,8 +139,8 @@ def make(settings: Settings) -> Result:
         "Σ v_i σ(x_i) from inputs uniform on [-1, 1], so that V is inside the target; the autoencoder reconstructs "
         "inputs uniform on [0, 1], and V multiplies the squared error. The paper does not publish how it trained. "
         f"Here: {STARTS} starts per cell, {STEPS} steps of Adam with cosine decay from a learning rate of "
-        f"{', '.join(f'{rate:g} ({kind})' for kind, rate in RATES.items())} on the expected loss over {POINTS} "
-        "stratified quasi-random points, the best of the starts by the expected loss on a finer set; in "
+        f"{', '.join(f'{rate:g} ({kind})' for kind, rate in RATES.items())} on the expected loss over sets of {POINTS} "
+        "stratified quasi-random points, the best of the starts by the expected loss on other points; in "
         f"{lost} of {sum(panel.capacity.size for panel in panels)} cells all diverged.",
         {"": picture, "-blocks": _histograms(panels)},
         _findings(panels),

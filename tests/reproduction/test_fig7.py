@@ -75,7 +75,7 @@ def test_findings_about_known_networks(result):
 
 
 def test_the_settings_are_told(result):
-    assert "6 starts per cell, 1500 steps" in result.about
+    assert "4 starts per cell, 1500 steps" in result.about
     assert "learning rate of 0.3 (sum), 0.03 (autoencoder)" in result.about
 
 
