@@ -13,7 +13,8 @@ import numpy.typing as npt
 from capsolve._checks import FloatArray, at_least, flag, real_array, scalar
 from capsolve.allocation import BUDGET_TOLERANCE, FINEST_TOLERANCE, KKT_TOLERANCE, Allocation, Status, allocate
 from capsolve.losses.quadratic import GIANT, QuadraticLoss
-from capsolve.solvers.batch import Curves, solve_columns, total, trace_of
+from capsolve.solvers.batch import Solutions, solve_columns, trace_of
+from capsolve.solvers.columns import Curves, total
 
 # Numbers in one table of the search: it works on a dozen of these at a time, which should stay in the cache.
 BLOCK = 1 << 15
@@ -110,12 +111,13 @@ class AllocationBatch:
         capacity = self.capacity[where].copy()
         capacity.setflags(write=False)
         names = ("dimensions", "price", "scale", "loss", "lower_bound", "gap", "kkt_error", "budget_error")
+        numbers: dict[str, Any] = {name: float(getattr(self, name)[where]) for name in names}
         return Allocation(
             model=QuadraticLoss(self.importance[where], self.kurtosis[where], self.bias),
             capacity=capacity,
             tolerance=self.tolerance,
             boxes=int(self.boxes[where]),
-            **{name: float(getattr(self, name)[where]) for name in names},
+            **numbers,
         )
 
     def __repr__(self) -> str:
@@ -128,8 +130,9 @@ def solve_batch(
 ) -> AllocationBatch:
     """Solve `capsolve.solve` for many problems with equally many features.
 
-    Each problem is solved exactly, by the method of `solve`, with its certificate and its choice among ties. Problems
-    whose budget ends inside a feature with κ < 3 cost as much as a call of `solve`; all others are solved together.
+    Each problem is solved exactly, with the certificate of `solve` and its choice among ties. Where the budget ends
+    inside a feature with κ < 3, all local optima are compared instead of branching and bounding; only with more than
+    64 features such problems are solved one by one.
 
     Parameters
     ----------
@@ -227,7 +230,7 @@ def _solve(v: FloatArray, k: FloatArray, budget: FloatArray, bias: bool, toleran
     for block in (slice(i, i + step) for i in range(0, m, step)):
         some_v, some_k = np.ascontiguousarray(v[block].T), np.ascontiguousarray(k[block].T)
         solutions = solve_columns(some_v, some_k, budget[block], bias)
-        for name, values in _certify(some_v, some_k, budget[block], bias, solutions.capacity).items():
+        for name, values in _certify(some_v, some_k, budget[block], bias, solutions).items():
             answer[name][block] = values
         answer["capacity"][block] = solutions.capacity.T
         for i in block.start + np.flatnonzero(solutions.unfinished):
@@ -237,9 +240,11 @@ def _solve(v: FloatArray, k: FloatArray, budget: FloatArray, bias: bool, toleran
     return answer
 
 
-def _certify(v: FloatArray, k: FloatArray, budget: FloatArray, bias: bool, c: FloatArray) -> dict[str, FloatArray]:
+def _certify(
+    v: FloatArray, k: FloatArray, budget: FloatArray, bias: bool, solutions: Solutions
+) -> dict[str, FloatArray]:
     """Judge the capacities of each column by the loss alone, as `capsolve.certify` does for one problem."""
-    k1 = k - 1.0
+    c, k1 = solutions.capacity, k - 1.0
     empty = 1.0 - c
     ratio = k1 / _denominator(k, c)
     root = np.sqrt(ratio * empty)
@@ -281,7 +286,9 @@ def _certify(v: FloatArray, k: FloatArray, budget: FloatArray, bias: bool, c: Fl
     if not bias:
         # The loss is the largest over all traces: whatever the trace is, the bound holds.
         paid += trace * (2.0 * total(v * left) - trace * (1.0 + total(0.5 * answer / denominator)))
-    bound = paid - cost - (8.0 + np.log2(len(v))) * np.finfo(float).eps * (paid + cost)
+    rounding = (8.0 + np.log2(len(v))) * np.finfo(float).eps
+    bound = paid - cost - rounding * (paid + cost)
+    bound = np.where(solutions.proved, np.maximum(bound, loss - rounding * size), bound)
 
     used_now = total(c)
     unit = np.ldexp(1.0, exponent)

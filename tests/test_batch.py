@@ -7,10 +7,8 @@ from hypothesis import strategies as st
 
 import capsolve
 from capsolve import Status, batch
-from capsolve.solvers.batch import total
-from tests.oracles import NASTY_KURTOSIS, profiles
-
-NUMBERS = ("price", "scale", "loss", "lower_bound")
+from capsolve.solvers.columns import total
+from tests.oracles import NASTY_KURTOSIS, brute_force, profiles
 
 
 @st.composite
@@ -23,18 +21,27 @@ def batches(draw, *, convex=None):
 
 
 def assert_same(one, other):
-    """The answers of two routes differ by rounding: of sums of n ≤ 12 numbers, in the units of their terms."""
-    np.testing.assert_allclose(other.capacity, one.capacity, rtol=0, atol=1e-12)
+    """The answers of two routes differ by rounding: of sums of n ≤ 14 numbers, in the units of their terms."""
+    assert other.status is one.status is Status.OPTIMAL
+    shared = one.model.kurtosis[((one.capacity > 0) & (one.capacity < 1)) | (one.capacity != other.capacity)]
     size = one.loss + one.price * min(one.dimensions, one.model.demand)
+    if (shared < 3).any() and (abs(other.capacity - one.capacity) > 1e-12).any():
+        # features that all but tie may change places; the loss says whether that is allowed
+        if 1e-290 < size < 1e290:
+            assert other.loss == pytest.approx(one.loss, rel=0, abs=1e-12 * size)
+        return
+    np.testing.assert_allclose(other.capacity, one.capacity, rtol=0, atol=1e-12)
     if not 1e-290 < size < 1e290:
         return
-    for name in NUMBERS:
-        # a bound is built from the price times the budget, which may be much larger than the loss
+    for name in ("price", "scale", "loss"):
+        # where price times budget is much larger than the loss, rounding is in units of that
         assert abs(getattr(one, name) - getattr(other, name)) <= 1e-12 * max(size, getattr(one, name)), name
-    assert abs(one.gap - other.gap) <= 1e-12
-    assert abs(one.kkt_error - other.kkt_error) <= 1e-12
+    # branch and bound may stop with a cruder bound than a look at all local optima
+    assert one.lower_bound - 1e-12 * size <= other.lower_bound <= one.loss + 1e-12 * size
+    assert other.gap <= one.gap + 1e-13
     assert abs(one.budget_error - other.budget_error) <= 1e-12
-    assert one.boxes == other.boxes
+    if one.model.convex:
+        assert abs(one.kkt_error - other.kkt_error) <= 1e-12
 
 
 @given(batches())
@@ -44,7 +51,7 @@ def test_a_batch_is_a_loop_of_solves(problems):
         one = capsolve.solve(v, k, dimensions)
         assert_same(one, found[i])
         np.testing.assert_array_equal(found.phase[i], found[i].phase)
-        assert found.status[i] is found[i].status is one.status
+        assert found.status[i] is found[i].status
 
 
 @settings(max_examples=25)
@@ -71,7 +78,37 @@ def test_random_problems_of_several_sizes_in_several_blocks(monkeypatch):
         for i in range(size):
             one = capsolve.solve(v[i], k[i], dimensions[i])
             np.testing.assert_allclose(found.capacity[i], one.capacity, rtol=0, atol=1e-12)
-            assert found.gap[i] == pytest.approx(one.gap, abs=1e-12)
+            assert found.gap[i] <= max(one.gap, 1e-13)
+
+
+@pytest.mark.parametrize("spread", [0.01, 0.3, 1.0])
+def test_one_fractional_concave_feature_is_the_best_one(spread):
+    """Independent: every on/off set of the features with κ < 3, and every one of them fractional."""
+    rng = np.random.default_rng(int(100 * spread))
+    v, k = rng.lognormal(0, spread, (8, 5)), rng.uniform(1.05, 3, (8, 5))
+    k[:, 3:] += rng.exponential(4, (8, 2))
+    k[::3, 4] = 3.0
+    dimensions = rng.uniform(0.2, 4.8, 8)
+    found = capsolve.solve_batch(v, k, dimensions)
+    assert found.optimal.all()
+    shared = (found.capacity > 0) & (found.capacity < 1) & (k < 3)
+    assert (shared.sum(axis=1) <= 1).all()
+    assert shared.any(axis=1).sum() >= 2
+    for i in range(8):
+        # the zoomed grid of the oracle is exact to the square of its last step, and its bisection to 1e-12
+        best = brute_force(v[i], k[i], dimensions[i])
+        assert best * (1 - 1e-8) <= found.loss[i] <= best * (1 + 1e-9)
+
+
+def test_mixed_kurtosis_among_many_features():
+    rng = np.random.default_rng(5)
+    for n in (40, 80):  # all local optima, and one by one
+        v, k = rng.lognormal(0, 0.3, (3, n)), rng.uniform(1.2, 6, (3, n))
+        found = capsolve.solve_batch(v, k, n / 3 + 0.5)
+        for i in range(3):
+            one = capsolve.solve(v[i], k[i], n / 3 + 0.5)
+            np.testing.assert_allclose(found.capacity[i], one.capacity, rtol=0, atol=1e-11)
+            assert found.status[i] is Status.OPTIMAL
 
 
 def test_ties_go_where_solve_sends_them():
