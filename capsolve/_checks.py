@@ -16,6 +16,16 @@ def real_array(name: str, value: Any, *, ndim: int | None = None, start: int = 0
 
     ``start`` is the index of the first entry where the value is a part of something larger.
     """
+    array = real_numbers(name, value, ndim=ndim).astype(np.float64, copy=False)
+    bad = ~np.isfinite(array)
+    if bad.any():
+        where = tuple(int(k) for k in np.argwhere(bad)[0])
+        raise ValueError(f"{name} must be finite, got {array[where]} at index {_index(where, start)}")
+    return array
+
+
+def real_numbers(name: str, value: Any, *, ndim: int | None = None) -> npt.NDArray[Any]:
+    """Return ``value`` as an array of real numbers, which may be infinite or NaN, or raise a `ValueError`."""
     try:
         raw = np.asarray(value)
     except ValueError as error:  # ragged nested lists
@@ -24,12 +34,7 @@ def real_array(name: str, value: Any, *, ndim: int | None = None, start: int = 0
         raise ValueError(f"{name} must hold real numbers, got dtype {raw.dtype}")
     if ndim is not None and raw.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimension(s), got shape {raw.shape}")
-    array = raw.astype(np.float64, copy=False)
-    bad = ~np.isfinite(array)
-    if bad.any():
-        where = tuple(int(k) for k in np.argwhere(bad)[0])
-        raise ValueError(f"{name} must be finite, got {array[where]} at index {_index(where, start)}")
-    return array
+    return raw
 
 
 def at_least(name: str, array: FloatArray, low: float, start: int = 0) -> None:
@@ -78,20 +83,46 @@ def flag(name: str, value: Any) -> bool:
 
 def importance_and_kurtosis(importance: Any, kurtosis: Any, start: int = 0) -> tuple[FloatArray, FloatArray]:
     """Return validated importance (n,) and kurtosis, broadcast to (n,)."""
-    v = real_array("importance", importance, ndim=1, start=start)
-    if v.size == 0:
-        raise ValueError("importance must have at least one feature, got an empty array")
+    v, k = profile_shaped(importance, kurtosis)
+    v = real_array("importance", v, start=start)
     at_least("importance", v, 0.0, start)
     k = real_array("kurtosis", kurtosis, start=start)
-    if k.ndim > 1:
-        raise ValueError(f"kurtosis must be a scalar or one number per feature, got shape {k.shape}")
     at_least("kurtosis", k, 1.0, start)
-    if k.ndim == 1 and k.shape != v.shape:
-        raise ValueError(f"kurtosis must have one entry per feature: {v.size} features, got {k.size} entries")
     return v, np.broadcast_to(k, v.shape)
 
 
-def refuse(v: FloatArray, k: FloatArray, start: int = 0) -> NoReturn:
+def profile_shaped(importance: Any, kurtosis: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return importance (n,) and kurtosis (n,) or (), of any real dtype; only their shapes and dtypes are validated."""
+    v = real_numbers("importance", importance, ndim=1)
+    if v.size == 0:
+        raise ValueError("importance must have at least one feature, got an empty array")
+    k = real_numbers("kurtosis", kurtosis)
+    if k.ndim > 1:
+        raise ValueError(f"kurtosis must be a scalar or one number per feature, got shape {k.shape}")
+    if k.ndim == 1 and k.size != v.size:
+        raise ValueError(f"kurtosis must have one entry per feature: {v.size} features, got {k.size} entries")
+    return v, k
+
+
+def sane(v: npt.NDArray[Any], k: npt.NDArray[Any]) -> bool:
+    """Return whether v ≥ 0 and κ ≥ 1 are finite and sure to have a finite Σ v κ: enough for all but extreme data."""
+    if not (v.min() >= 0.0 and k.min() >= 1.0):  # a NaN fails both
+        return False
+    return bool(float(v.max()) * float(k.max()) < float(np.finfo(np.float64).max) / v.size)
+
+
+def validate(v: npt.NDArray[Any], k: npt.NDArray[Any]) -> None:
+    """Raise a `ValueError` unless v ≥ 0 and κ ≥ 1 are finite and Σ v κ is; shapes are those of `profile_shaped`."""
+    if sane(v, k):
+        return
+    v, k = importance_and_kurtosis(v, k)
+    with np.errstate(over="ignore"):
+        total = np.sum(v * k)
+    if not np.isfinite(total):
+        refuse(v, k)
+
+
+def refuse(v: npt.NDArray[Any], k: npt.NDArray[Any], start: int = 0) -> NoReturn:
     """Raise the `ValueError` that says what is wrong with importance and kurtosis, one of which is known to be bad."""
     v, k = importance_and_kurtosis(v, k, start)
     with np.errstate(over="ignore"):

@@ -18,7 +18,7 @@ from capsolve._checks import FloatArray, capacity_vector, scalar
 from capsolve.losses.arrays import QuadraticArrays
 from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.losses.tabulated import TabulatedLoss
-from capsolve.solvers.quadratic import solve_quadratic, solve_source
+from capsolve.solvers.quadratic import kind_for, solve_quadratic, solve_source
 from capsolve.solvers.solution import Proof
 from capsolve.solvers.tabulated import solve_tabulated
 from capsolve.solvers.window import Arrays, Totals
@@ -339,6 +339,9 @@ def solve(importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True,
     """
     if is_foreign(importance) or is_foreign(kurtosis):
         return _solve_arrays(importance, kurtosis, dimensions, bias, tolerance)
+    if bias is True and kind_for(np.size(importance)) is not Arrays:
+        # the first pass over so many numbers validates them as well
+        return allocate(QuadraticLoss.unchecked(importance, kurtosis), dimensions, tolerance=tolerance)
     return allocate(QuadraticLoss(importance, kurtosis, bias), dimensions, tolerance=tolerance)
 
 

@@ -19,12 +19,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from capsolve._checks import FloatArray, capacity_vector, flag, importance_and_kurtosis, outward, scalar
+from capsolve._checks import FloatArray, capacity_vector, flag, outward, profile_shaped, scalar, validate
 
 # Importances this many times the scale belong to full features: larger ones are capped where losses are normalised, so
 # that squares stay finite.
 GIANT = 1e140
+# Up to so many numbers are copied.
+PRIVATE = 1 << 16
 
 
 class Demand(NamedTuple):
@@ -58,6 +61,21 @@ class Demand(NamedTuple):
         return np.where((self.enter <= self.full) & (self.enter == scale), self.width, 0.0)
 
 
+def _kept(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a read-only array: a private copy if it is small, a view if it is large."""
+    array = array.copy() if array.size <= PRIVATE else array.view()
+    array.flags.writeable = False
+    return array
+
+
+def _wide(array: npt.NDArray[Any]) -> FloatArray:
+    if array.dtype == np.float64:
+        return array
+    array = array.astype(np.float64)
+    array.flags.writeable = False
+    return array
+
+
 def demand_of(v: Any, k: Any, xp: Any = np) -> Demand:
     """Return the demand of features with importance ``v`` and kurtosis ``k``, see `QuadraticLoss.demand_curve`."""
     convex, excess = k >= 3.0, k - 3.0
@@ -67,7 +85,7 @@ def demand_of(v: Any, k: Any, xp: Any = np) -> Demand:
     return Demand(enter, full, gain, xp.where(v > 0.0, xp.ones_like(v), 0.0))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class QuadraticLoss:
     """Expected loss of the quadratic model as a function of capacity.
 
@@ -80,6 +98,9 @@ class QuadraticLoss:
     bias : bool
         Whether the network has an output bias. Without one every kurtosis must be at least 3: below, capacity
         and trace no longer form a convex–concave saddle and no certificate would hold.
+
+    Up to 65,536 numbers are copied. Larger arrays are used as they are: do not change them as long as the model or
+    an allocation of it is in use.
 
     Raises
     ------
@@ -98,49 +119,61 @@ class QuadraticLoss:
     arXiv 2210.01892, eqs. 12–14; without bias, eq. 11 with the trace term kept.
     """
 
-    importance: FloatArray
-    kurtosis: FloatArray
+    given: tuple[npt.NDArray[Any], npt.NDArray[Any]]  # importance (n,) and kurtosis, (n,) or (), in any precision
     bias: bool = True
 
     def __init__(self, importance: Any, kurtosis: Any, bias: bool = True) -> None:
-        v, k = importance_and_kurtosis(importance, kurtosis)
-        bias = flag("bias", bias)
-        v, k = np.array(v), np.array(k)  # private copies: a frozen object must not change under its owner
-        with np.errstate(over="ignore"):
-            largest = v * k
-            overflow = not np.isfinite(np.sum(largest))
-        if overflow:
-            i = int(np.argmax(largest))
+        self._keep(importance, kurtosis, bias)
+        v, k = self.given
+        validate(v, k)
+        if not bias and k.min() < 3.0:
+            i = int(np.argmax(self.kurtosis < 3.0))
             raise ValueError(
-                f"importance × kurtosis must sum to less than {np.finfo(float).max:.3g}, got {v[i]:g} × {k[i]:g} at "
-                f"index {i}; divide all importances by a common factor"
-            )
-        if not bias and (k < 3.0).any():
-            i = int(np.argmax(k < 3.0))
-            raise ValueError(
-                f"kurtosis must be >= 3 for every feature when bias=False, got {k[i]:g} at index {i}; "
+                f"kurtosis must be >= 3 for every feature when bias=False, got {self.kurtosis[i]:g} at index {i}; "
                 "the loss is not convex in capacity there"
             )
-        v.setflags(write=False)
-        k.setflags(write=False)
-        object.__setattr__(self, "importance", v)
-        object.__setattr__(self, "kurtosis", k)
+
+    @classmethod
+    def unchecked(cls, importance: Any, kurtosis: Any) -> QuadraticLoss:
+        """Return a model with a bias whose numbers are yet to be validated, by a solver's first pass over them."""
+        model = cls.__new__(cls)
+        model._keep(importance, kurtosis, True)
+        return model
+
+    def _keep(self, importance: Any, kurtosis: Any, bias: bool) -> None:
+        bias = flag("bias", bias)
+        v, k = profile_shaped(importance, kurtosis)
+        object.__setattr__(self, "given", (_kept(v), _kept(k)))
         object.__setattr__(self, "bias", bias)
+
+    def __repr__(self) -> str:
+        return f"QuadraticLoss(importance={self.importance!r}, kurtosis={self.kurtosis!r}, bias={self.bias})"
+
+    @functools.cached_property
+    def importance(self) -> FloatArray:
+        """The importances, shape (n,), read-only."""
+        return _wide(self.given[0])
+
+    @functools.cached_property
+    def kurtosis(self) -> FloatArray:
+        """The kurtoses, shape (n,), read-only."""
+        v, k = self.given
+        return _wide(k) if k.ndim else np.broadcast_to(_wide(k), v.shape)
 
     @property
     def features(self) -> int:
         """The number of features, n."""
-        return self.importance.size
+        return int(self.given[0].size)
 
     @functools.cached_property
     def convex(self) -> bool:
         """Whether κ ≥ 3 for all features: then equal marginal loss is all there is to an optimum."""
-        return bool((self.kurtosis >= 3.0).all())
+        return bool(self.given[1].min() >= 3.0)
 
     @property
     def demand(self) -> float:
         """The number of features with positive importance: with that many dimensions the loss is 0."""
-        return float(np.count_nonzero(self.importance))
+        return float(np.count_nonzero(self.given[0]))
 
     @property
     def floor(self) -> float:
@@ -194,7 +227,7 @@ class QuadraticLoss:
         if scale == 0.0:
             return np.where(self.importance > 0.0, 1.0, 0.0)
         if self.bias:
-            return self.demand_curve().at(scale)
+            return np.asarray(self.demand_curve().at(scale))
         return self.balance(lambda trace: self.demand_curve(trace).at(scale))
 
     def lower_bound(self, price: float, dimensions: float) -> float:

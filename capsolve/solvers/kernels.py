@@ -96,9 +96,7 @@ def _capacity(v: float, k: float, scale: float, correction: float, mixed: bool) 
 @inlined
 def _denominator(k: float, c: float, mixed: bool) -> float:
     y = fma(0.5 * (k - 3.0), c, 1.0)
-    if mixed:
-        y = y if y > 0.0 else 1.0  # κ = 1 and C = 1, where numerators vanish as well
-    return y
+    return 1.0 if mixed and y <= 0.0 else y  # κ = 1 and C = 1, where numerators vanish as well
 
 
 @compiled
@@ -270,7 +268,7 @@ class Compiled(Arrays):
     def __init__(self, importance: Any, kurtosis: Any) -> None:
         super().__init__(importance, kurtosis)
         self._v = _plain(importance)
-        if self.kurtosis.strides == (0,):
+        if self.kurtosis.strides == (0,) and self.features:
             self._k, self._stride = _plain(np.full(BLOCK, self.kurtosis[0])), 0
         else:
             self._k, self._stride = _plain(self.kurtosis), 1

@@ -18,6 +18,7 @@ the window are better candidates than any outside: see `_Others.missing`.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -49,6 +50,8 @@ BoolArray = npt.NDArray[np.bool_]
 Interval = tuple[float, float]
 # Up to here all breakpoints are searched at once; beyond, passes over the data are faster.
 SMALL = 2048
+# From here on compiled passes save more time than it takes to import Numba within a few calls.
+MANY = 100_000
 
 
 class Settled(NamedTuple):
@@ -67,10 +70,25 @@ def solve_quadratic(model: QuadraticLoss, dimensions: float, tolerance: float) -
     with κ < 3 are served first, whole, in the order of their index; those with κ = 3 share the rest equally.
     """
     if model.bias:
-        return solve_source(Arrays(model.importance, model.kurtosis), dimensions, tolerance, Arrays)
+        kind = kind_for(model.features)
+        return solve_source(kind(*model.given), dimensions, tolerance, kind)
     if dimensions >= model.demand:
         return Solution(np.where(model.importance > 0.0, 1.0, 0.0))
     return Solution(model.balance(lambda trace: fill(model.demand_curve(trace), dimensions).capacity))
+
+
+def kind_for(features: int) -> type[Arrays]:
+    """Return the kind of source that is the fastest for NumPy arrays: compiled for many features, with Numba."""
+    return _compiled() if features >= MANY else Arrays
+
+
+@functools.cache
+def _compiled() -> type[Arrays]:
+    try:
+        from capsolve.solvers.kernels import Compiled  # noqa: PLC0415  (imports Numba, for half a second)
+    except ImportError:
+        return Arrays
+    return Compiled
 
 
 @np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")  # every limit is meant
@@ -82,8 +100,8 @@ def solve_source(source: Source, dimensions: float, tolerance: float, local: Loc
 
     def look(window: Window | None) -> Enclosed | None:
         if isinstance(source, Arrays) and source.features <= SMALL:
-            v = source.importance
-            whole = Enclosed(Ramp(0.0, math.inf, 0.0, 0.0), v, source.kurtosis, np.arange(v.size))
+            v, k = (column.astype(np.float64, copy=False) for column in (source.importance, source.kurtosis))
+            whole = Enclosed(Ramp(0.0, math.inf, 0.0, 0.0), v, k, np.arange(v.size))
             return whole if dimensions < np.count_nonzero(v) else None
         return enclose(source, dimensions, local, window)
 

@@ -199,8 +199,9 @@ class Arrays:
 
     BLOCK = 1 << 15
 
-    def __init__(self, importance: Any, kurtosis: Any) -> None:
-        self.importance, self.kurtosis = importance, np.broadcast_to(kurtosis, importance.shape)
+    def __init__(self, importance: npt.NDArray[Any], kurtosis: npt.NDArray[Any]) -> None:
+        self.importance = importance
+        self.kurtosis = kurtosis if kurtosis.shape == importance.shape else np.broadcast_to(kurtosis, importance.shape)
 
     @property
     def features(self) -> int:
