@@ -2,6 +2,11 @@
 
 import os
 
+# Before NumPy is loaded: threads of a linear algebra library that wait for each other would make the many small
+# problems here slow, and the last bits of a result depend on how many threads there were.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 from hypothesis import HealthCheck, settings
 
 quiet = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.filter_too_much]}

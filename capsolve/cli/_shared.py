@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from capsolve.profile import Profile
 
 BAD_INPUT, BAD_USAGE, NOT_CERTIFIED, DISAGREE, INTERRUPTED = 1, 2, 3, 4, 130
@@ -116,3 +119,21 @@ def load_profile(name: str) -> Profile:
     if not path.suffix and not path.exists():
         raise ValueError(f"{name}: no such file, and no built-in example; the examples are {', '.join(examples())}")
     return read_profile(path)
+
+
+@contextmanager
+def pool(workers: int) -> Iterator[Executor | None]:
+    """Give processes that leave interruptions to this one, or None for a single worker."""
+    if workers == 1:
+        yield None
+        return
+    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415
+    from multiprocessing import get_context  # noqa: PLC0415
+
+    # forking a process that runs threads of a numerical library may hang it
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_deaf) as pool:
+        yield pool
+
+
+def _deaf() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capsolve.cli._shared import figure_path, in_range, json_flag, print_json, writable
-from capsolve.cli.phase import _pool
+from capsolve.cli._shared import figure_path, in_range, json_flag, pool, print_json, writable
 
 if TYPE_CHECKING:
     from capsolve.simulate.incidental import CollisionSweep
@@ -99,7 +98,7 @@ def command(
         raise click.UsageError(f"--high must be at least --low, got {high:g} < {low:g}")
     beside = data or output
     folder = checkpoint or (None if beside is None else beside.with_name(f"{beside.name}.networks"))
-    with _pool(workers) as executor:
+    with pool(workers) as executor:
         sweep = collision_sweep(
             features,
             neurons,

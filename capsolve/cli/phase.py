@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from capsolve.cli._shared import figure_path, in_range, json_flag, print_json, writable
+from capsolve.cli._shared import figure_path, in_range, json_flag, pool, print_json, writable
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     from capsolve.diagrams.agreement import Agreement
     from capsolve.diagrams.analytic import PhaseDiagram
     from capsolve.diagrams.empirical import EmpiricalPhaseDiagram
@@ -181,7 +176,7 @@ def command(
         from capsolve.diagrams.empirical import empirical_phase_diagram, forget  # noqa: PLC0415
 
         folder = checkpoint or _beside(data or output)
-        with _pool(workers) as executor:
+        with pool(workers) as executor:
             found = empirical_phase_diagram(
                 x,
                 y,
@@ -217,39 +212,19 @@ def _beside(path: Path | None) -> Path:
     return path.with_name(f"{path.name}.cells")
 
 
-@contextmanager
-def _pool(workers: int) -> Iterator[Executor | None]:
-    """Give processes that leave interruptions to this one, or None for a single worker."""
-    if workers == 1:
-        yield None
-        return
-    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415
-    from multiprocessing import get_context  # noqa: PLC0415
-
-    # forking a process that runs threads of a numerical library may hang it
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_deaf) as pool:
-        yield pool
-
-
-def _deaf() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def _draw(exact: PhaseDiagram, found: EmpiricalPhaseDiagram | None, path: Path) -> None:
     """Draw the diagram; one found numerically with the theory's boundaries on top."""
-    from dataclasses import replace  # noqa: PLC0415
-
     from matplotlib import style  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     from capsolve import figures  # noqa: PLC0415
 
-    shown = exact
-    if found is not None:
-        shown = replace(exact, capacities=found.capacities, description=f"{found.model}: {found.description}")
     with style.context(figures.STYLE):
         figure = Figure(figsize=(5.2, 3.9))
-        figures.phase_diagram(shown, marks=None if found is None else {}, ax=figure.subplots())
+        if found is None:
+            figures.phase_diagram(exact, ax=figure.subplots())
+        else:
+            figures.phase_diagram(found, theory=exact, marks={}, ax=figure.subplots())
     figures.save(figure, path)
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from capsolve.cli.phase import _pool
+from capsolve.cli._shared import pool
 
 
 @click.command("reproduce")
-@click.argument("figure", type=click.Choice(["fig2", "fig4", "fig6", "fig7", "all"]))
+@click.argument("figure", type=click.Choice(["fig2", "fig4", "fig6", "fig7", "incidental", "all"]))
 @click.option(
     "-o",
     "--output",
@@ -38,6 +38,8 @@ def command(figure: str, output: Path, cells: int | None, workers: int) -> None:
     fig6  capacities of small embeddings, and blocks that do not interfere
     fig7  phase diagrams of nine sorts of trained networks: takes long, goes
           on where it was interrupted
+    incidental  features that collide by chance, the experiments of
+          arXiv 2312.03096: takes long, goes on where it was interrupted
 
     FOLDER gets pictures (.png and .pdf), data (.csv or .npz) and, for each figure, a text (.md) that has one entry
     for every statement of the paper: whether it holds, and the numbers that say so.
@@ -48,6 +50,6 @@ def command(figure: str, output: Path, cells: int | None, workers: int) -> None:
     """  # noqa: D301  (click's mark for lines to be kept)
     from capsolve.reproduction import reproduce  # noqa: PLC0415
 
-    with _pool(workers) as executor:
+    with pool(workers) as executor:
         for path in reproduce(figure, output, cells=cells, executor=executor, progress=sys.stderr.isatty()):
             click.echo(path)
