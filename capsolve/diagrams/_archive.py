@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from capsolve._files import StrPath
 from capsolve.diagrams.axes import Axis
-from capsolve.files import StrPath, replacing
+from capsolve.files import replacing
 
 FORMAT = 1
 

@@ -121,7 +121,8 @@ class _Rest(NamedTuple):
         with np.errstate(divide="ignore", invalid="ignore"):
             scale = far / (part + (1.0 - part) * (far / near))
         missing = end - capacity
-        return last + np.where(missing > 0.0, 2.0 * missing * np.where(missing > 0.0, scale, 0.0) * far, 0.0)
+        loss: FloatArray = last + 2.0 * missing * np.where(missing > 0.0, scale, 0.0) * far
+        return loss
 
 
 def _candidates(
