@@ -9,6 +9,7 @@ objective made of them is deterministic, and a density of 0.001 costs no more th
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable
@@ -81,7 +82,7 @@ class Inputs:
     def variance(self, density: float) -> float:
         """Return the variance of a feature that is active with probability ``density``."""
         p = scalar("density", density, low=0.0, high=1.0)
-        values, weights = self._rule()
+        values, weights = rule(self)
         return float(p * (weights @ values**2) - (p * (weights @ values)) ** 2)
 
     def kurtosis(self, density: float) -> float:
@@ -174,21 +175,23 @@ class Inputs:
             raise ValueError(f"density must be in (0, 0.5] for anticorrelated pairs, got {density!r}")
         return features // 2, 2 * density
 
-    def _rule(self) -> tuple[FloatArray, FloatArray]:
-        """Return nodes and weights for one active feature: a Gauss rule on either side of zero.
 
-        Exact for functions that are polynomials of degree up to 2 · 8 - 1 on each side.
-        """
-        if self.distribution == "uniform":
-            sides = [(max(self.low, 0.0), 1.0)] + [(self.low, 0.0)] * (self.low < 0)
-            rules = [_gauss(a, b, np.ones_like) for a, b in sides]
-            return np.concatenate([x for x, _ in rules]), np.concatenate([w for _, w in rules]) / (1 - self.low)
-        end = _ENDS[self.distribution]
-        if self.distribution == "gaussian":
-            x, w = _gauss(0.0, end, lambda x: np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi))
-        else:
-            x, w = _gauss(0.0, end, lambda x: np.exp(-math.sqrt(2) * x) / math.sqrt(2))
-        return np.concatenate([x, -x]), np.concatenate([w, w])
+@functools.cache
+def rule(inputs: Inputs) -> tuple[FloatArray, FloatArray]:
+    """Return nodes and weights for one active feature: a Gauss rule on either side of zero.
+
+    Exact for functions that are polynomials of degree up to 2 · 8 - 1 on each side.
+    """
+    if inputs.distribution == "uniform":
+        sides = [(max(inputs.low, 0.0), 1.0)] + [(inputs.low, 0.0)] * (inputs.low < 0)
+        rules = [_gauss(a, b, np.ones_like) for a, b in sides]
+        return np.concatenate([x for x, _ in rules]), np.concatenate([w for _, w in rules]) / (1 - inputs.low)
+    end = _ENDS[inputs.distribution]
+    if inputs.distribution == "gaussian":
+        x, w = _gauss(0.0, end, lambda x: np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi))
+    else:
+        x, w = _gauss(0.0, end, lambda x: np.exp(-math.sqrt(2) * x) / math.sqrt(2))
+    return np.concatenate([x, -x]), np.concatenate([w, w])
 
 
 class _Stratum:
@@ -200,12 +203,12 @@ class _Stratum:
         units = features if inputs.pairs is None else features // 2
         cases = math.comb(units, k) * (2**k if inputs.pairs == "anticorrelated" else 1)
         self.cases = cases if cases <= max(limit, 1) else 0  # 0: too many to go through
-        rule = inputs._rule()[0].size
+        nodes = rule(inputs)[0].size
         self.fixed = 0  # the number of points, where it is not free
         if k == 0:
             self.fixed = 1
-        elif self.active == 1 and self.cases * rule <= 2 * limit:
-            self.fixed = self.cases * rule
+        elif self.active == 1 and self.cases * nodes <= 2 * limit:
+            self.fixed = self.cases * nodes
         self.mirror = mirror and not self.fixed
         self.least = self.fixed or (self.cases or 16) * (2 if self.mirror else 1)
 
@@ -217,7 +220,7 @@ class _Stratum:
         if self.k == 0:
             return x, np.ones(1)
         if self.fixed:
-            nodes, weights = self.inputs._rule()
+            nodes, weights = rule(self.inputs)
             sets = np.array(list(self._sets()))[:, 0]
             x[np.arange(size), np.repeat(sets, nodes.size)] = np.tile(nodes, sets.size)
             return x, np.tile(weights, sets.size) / sets.size
@@ -228,7 +231,7 @@ class _Stratum:
         # consecutive runs of 2^j Sobol points are spread evenly by themselves
         x[np.arange(half)[:, None], np.repeat(sets, half // len(sets), axis=0)] = values
         # few points leave the second moment of each feature a little off, and the size of the loss with it
-        nodes, weights = self.inputs._rule()
+        nodes, weights = rule(self.inputs)
         times = np.count_nonzero(x, axis=0)
         x *= np.sqrt(np.where(times, times * (weights @ nodes**2) / np.maximum((x**2).sum(axis=0), 1e-300), 1.0))
         if self.mirror:

@@ -7,6 +7,7 @@ import pytest
 from scipy import integrate, stats
 
 from capsolve.simulate import Inputs
+from capsolve.simulate.inputs import rule
 
 DENSITIES = [0.001, 0.05, 0.4, 1.0]
 DISTRIBUTIONS = [Inputs(), Inputs(low=0.0), Inputs(low=-0.5), Inputs("gaussian"), Inputs("laplace")]
@@ -32,7 +33,7 @@ def test_the_strata_are_a_distribution_with_the_right_mean(inputs, density, feat
 
 @pytest.mark.parametrize("inputs", DISTRIBUTIONS, ids=str)
 def test_the_rule_for_one_feature_is_exact_on_each_side_of_zero(inputs):
-    x, w = inputs._rule()
+    x, w = rule(inputs)
     assert w.sum() == pytest.approx(1, abs=1e-12)
     for power in range(9):
         for side in (np.maximum(x, 0), np.minimum(x, 0)):

@@ -16,6 +16,7 @@ pytest.importorskip("optax")
 import jax
 
 from capsolve.simulate._descent import ACTIVATIONS, Descent, draw
+from capsolve.simulate.inputs import rule
 
 DRAW = jax.jit(draw, static_argnums=(0, 2))
 SHORT = {"steps": 20, "points": 256, "instances": 2, "rng": 0}
@@ -113,7 +114,7 @@ def test_stratified_and_sampled_losses_agree(inputs):
 @pytest.mark.parametrize("inputs", [Inputs("gaussian"), Inputs("laplace"), Inputs(low=-0.5)], ids=str)
 def test_samples_have_the_moments_of_the_inputs(inputs):
     x = np.asarray(DRAW(inputs, jax.random.key(1), (200_000, 2), 0.3), np.float64)
-    mean_square = inputs._rule()[1] @ inputs._rule()[0] ** 2
+    mean_square = rule(inputs)[1] @ rule(inputs)[0] ** 2
     error = (x**2).std() / np.sqrt(x.size)
     assert abs((x**2).mean() - 0.3 * mean_square) < 4 * error
     assert abs((x != 0).mean() - 0.3) < 4 * np.sqrt(0.21 / x.size)
