@@ -10,8 +10,8 @@ from pathlib import Path
 from capsolve._files import StrPath
 from capsolve.reproduction._report import Result, Settings
 
-FIGURES = ("fig2", "fig4", "fig6", "fig7")
-"""What `reproduce` can make, by the paper's number."""
+FIGURES = ("fig2", "fig4", "fig6", "fig7", "incidental")
+"""What `reproduce` can make: by the paper's number, and the experiments of arXiv 2312.03096."""
 
 
 def reproduce(
@@ -30,13 +30,14 @@ def reproduce(
         ``"fig2"`` (marginal values and the price), ``"fig4"`` (phase diagram, exact and from optimised embeddings, and
         six cases of marginal values), ``"fig6"`` (capacities of small embeddings, and blocks), ``"fig7"`` (phase
         diagrams of nine sorts of trained networks; takes long, goes on where it was interrupted, and needs the extra
-        ``train``), or ``"all"``.
+        ``train``), ``"incidental"`` (the experiments of arXiv 2312.03096 on features that collide by chance; the same
+        holds), or ``"all"``.
     folder : path
         Where the files go; made if missing. Each figure has a ``.png``, a ``.pdf``, data as ``.csv`` or ``.npz``, and a
         ``.md`` with one line for every statement of the paper: whether it holds, and the numbers that say so.
     cells : int, optional
         Cells along each side of a diagram that is optimised cell by cell; by default 50 for
-        ``"fig4"`` and 40 for ``"fig7"``.
+        ``"fig4"`` and 40 for ``"fig7"``; the number of widths, by default 16, for ``"incidental"``.
     executor : concurrent.futures.Executor, optional
         What the cells are given to, as in `capsolve.empirical_phase_diagram`. Finished ones are kept in the folder
         ``cells`` there, so that an interrupted figure goes on where it was.

@@ -64,6 +64,7 @@ class Result:
     arrays: Mapping[str, Any] | None = None
     appendix: str = ""
     """More numbers, as Markdown."""
+    source: str = PAPER
 
     def write(self, folder: Path, name: str) -> list[Path]:
         """Write pictures (.png and .pdf), data (.csv, .npz) and the text (.md); return the paths."""
@@ -90,7 +91,7 @@ class Result:
         """Return the report as Markdown."""
         verdicts = [finding.verdict for finding in self.findings]
         partly = verdicts.count("agrees in part")
-        lines = [f"# {self.title}", "", f"{PAPER}.", "", self.about, ""]
+        lines = [f"# {self.title}", "", f"{self.source}.", "", self.about, ""]
         more = f", {partly} more in part" if partly else ""
         lines += [f"{verdicts.count('agrees')} of {len(verdicts)} statements agree{more}.", ""]
         for finding in self.findings:

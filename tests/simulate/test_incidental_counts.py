@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from capsolve.simulate.incidental import count_collisions, expected_neurons, same_winner, start_end_correlation
+from capsolve.simulate.incidental import (
+    count_collisions,
+    expected_neurons,
+    expected_pairs,
+    hidden_interference,
+    same_winner,
+    start_end_correlation,
+)
 
 
 def settled(rng, n, m):
@@ -64,6 +71,16 @@ def test_random_draws_agree_with_the_expected_number_of_neurons():
     error = counts.std() / 20
     assert abs(counts.mean() - expected_neurons(32, 32)) < 4 * error
     assert abs(counts.mean() - expected_neurons(32, 32, exclusive=True)) > 8 * error  # the other law is told apart
+
+
+def test_hidden_interference_is_the_expected_number_of_pairs_before_and_the_number_after():
+    rng = np.random.default_rng(1)
+    start = rng.normal(size=(300, 24, 40)) / np.sqrt(40)
+    found = hidden_interference(start)
+    assert abs(found.mean() - expected_pairs(24, 40)) < 4 * found.std() / np.sqrt(300)
+    W = np.zeros((4, 6))
+    W[0, 0], W[1, 0], W[2, 1], W[3, 0] = 1.0, -1.0, 1.0, -1.0
+    assert hidden_interference(W) == count_collisions(W).opposite_pairs == 2
 
 
 def test_start_and_end():

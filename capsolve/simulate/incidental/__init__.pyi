@@ -5,6 +5,7 @@ from .autoencoder import forces as forces
 from .autoencoder import train_autoencoders as train_autoencoders
 from .counts import Collisions as Collisions
 from .counts import count_collisions as count_collisions
+from .counts import hidden_interference as hidden_interference
 from .counts import same_winner as same_winner
 from .counts import start_end_correlation as start_end_correlation
 from .laws import expected_neurons as expected_neurons

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._checks import FloatArray, scalar
+from capsolve._checks import FloatArray, real_array, scalar
 from capsolve.geometry.capacities import capacities
 
 Counts = npt.NDArray[np.int64]
@@ -154,6 +154,29 @@ def start_end_correlation(start: Any, end: Any) -> FloatArray:
     """
     a, b = (w / np.where((norm := np.linalg.norm(w, axis=-1, keepdims=True)) > 0, norm, 1) for w in _alike(start, end))
     return np.asarray(a @ np.swapaxes(b, -1, -2))
+
+
+def hidden_interference(weights: Any) -> FloatArray:
+    r"""Return the overlap that the ReLU hides, :math:`\sum_{i<j} \mathrm{ReLU}(-w_i \cdot w_j)^2`, shape (...).
+
+    It is the number of colliding pairs before there are any: for weights drawn from N(0, 1/m) it is n(n-1)/(4m) on
+    average, as many as pairs with opposite signs would be by chance, and once every feature has one weight of size 1 it
+    is the number of these pairs. In between it shows when training departs from a pure draw.
+
+    Parameters
+    ----------
+    weights : array_like, shape (..., n, m)
+
+    Examples
+    --------
+    >>> hidden_interference([[1.0, 0.0], [-1.0, 0.0], [0.6, 0.8]])
+    array(1.36)
+    """
+    W = real_array("weights", weights)
+    if W.ndim < 2:
+        raise ValueError(f"weights must have shape (..., n, m), got {W.shape}")
+    hidden = np.maximum(-(W @ np.swapaxes(W, -1, -2)), 0.0)
+    return np.asarray((hidden**2).sum(axis=(-2, -1)) / 2.0)
 
 
 def _alike(start: Any, end: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
