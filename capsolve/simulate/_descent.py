@@ -2,7 +2,7 @@
 
 Networks that share their inputs lie side by side along the last axis of every array: B networks of n features in D
 dimensions have W of shape (n, D, B). The inputs times all of them is then one matrix product, and everything else runs
-along a long contiguous axis. The same done by `jax.vmap` over networks gives the same numbers and takes 1.1 to 6 times
+along a long contiguous axis. The same done by `jax.vmap` over networks gives the same numbers and takes 1 to 6 times
 as long on a CPU (6 features, 3 dimensions), because it multiplies many small matrices.
 """
 
