@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+LARGEST = float(np.finfo(np.float64).max)
 
 
 def real_array(name: str, value: Any, *, ndim: int | None = None, start: int = 0) -> FloatArray:
@@ -48,6 +49,8 @@ def at_least(name: str, array: FloatArray, low: float, start: int = 0) -> None:
 
 def scalar(name: str, value: Any, *, low: float = -math.inf, high: float = math.inf) -> float:
     """Return ``value`` as a finite float in ``[low, high]``, or raise a `ValueError` that names it."""
+    if type(value) in (float, int) and low <= value <= high and abs(value) <= LARGEST:
+        return float(value)
     array = real_array(name, value)
     if array.ndim:
         raise ValueError(f"{name} must be a single number, got an array of shape {array.shape}")
@@ -108,7 +111,7 @@ def sane(v: npt.NDArray[Any], k: npt.NDArray[Any]) -> bool:
     """Return whether v ≥ 0 and κ ≥ 1 are finite and sure to have a finite Σ v κ: enough for all but extreme data."""
     if not (v.min() >= 0.0 and k.min() >= 1.0):  # a NaN fails both
         return False
-    return bool(float(v.max()) * float(k.max()) < float(np.finfo(np.float64).max) / v.size)
+    return float(v.max()) * float(k.max()) < LARGEST / v.size
 
 
 def validate(v: npt.NDArray[Any], k: npt.NDArray[Any]) -> None:

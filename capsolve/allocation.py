@@ -339,7 +339,7 @@ def solve(importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True,
     """
     if is_foreign(importance) or is_foreign(kurtosis):
         return _solve_arrays(importance, kurtosis, dimensions, bias, tolerance)
-    if bias is True and kind_for(np.size(importance)) is not Arrays:
+    if bias is True and isinstance(importance, np.ndarray) and kind_for(importance.size) is not Arrays:
         # the first pass over so many numbers validates them as well
         return allocate(QuadraticLoss.unchecked(importance, kurtosis), dimensions, tolerance=tolerance)
     return allocate(QuadraticLoss(importance, kurtosis, bias), dimensions, tolerance=tolerance)

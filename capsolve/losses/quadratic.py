@@ -160,6 +160,11 @@ class QuadraticLoss:
         v, k = self.given
         return _wide(k) if k.ndim else np.broadcast_to(_wide(k), v.shape)
 
+    def numbers(self) -> tuple[list[float], list[float]]:
+        """Return importance and kurtosis as lists of n numbers each."""
+        v, k = self.given
+        return v.tolist(), k.tolist() if k.ndim else [k.item()] * v.size
+
     @property
     def features(self) -> int:
         """The number of features, n."""

@@ -30,6 +30,7 @@ from capsolve._checks import FloatArray, outward
 from capsolve.losses.quadratic import GIANT, Demand, QuadraticLoss, demand_of
 from capsolve.solvers.branch import Relaxation, branch_and_bound
 from capsolve.solvers.price import breakpoints_of, fill
+from capsolve.solvers.small import solve_few
 from capsolve.solvers.solution import Proof, Solution
 from capsolve.solvers.window import (
     FEW,
@@ -48,6 +49,8 @@ from capsolve.solvers.window import (
 
 BoolArray = npt.NDArray[np.bool_]
 Interval = tuple[float, float]
+# Up to here plain Python is faster than NumPy.
+HANDFUL = 64
 # Up to here all breakpoints are searched at once; beyond, passes over the data are faster.
 SMALL = 2048
 # From here on compiled passes save more time than it takes to import Numba within a few calls.
@@ -70,6 +73,8 @@ def solve_quadratic(model: QuadraticLoss, dimensions: float, tolerance: float) -
     with κ < 3 are served first, whole, in the order of their index; those with κ = 3 share the rest equally.
     """
     if model.bias:
+        if model.features <= HANDFUL and (solution := solve_few(*model.numbers(), dimensions)):
+            return solution
         kind = kind_for(model.features)
         return solve_source(kind(*model.given), dimensions, tolerance, kind)
     if dimensions >= model.demand:

@@ -45,6 +45,7 @@ def kind(request):
     """Force all problems through windows, with tiny samples and hardly an undecided feature allowed."""
     chosen = KINDS[request.param]()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quadratic, "HANDFUL", 0)
         patch.setattr(quadratic, "SMALL", 0)
         patch.setattr(quadratic, "FEW", 1)
         patch.setattr(window, "FEW", 1)
@@ -54,9 +55,10 @@ def kind(request):
         yield chosen
 
 
-def plainly(v, k, dimensions):
-    """Solve among all breakpoints."""
+def plainly(v, k, dimensions, handful=0):
+    """Solve among all breakpoints, up to ``handful`` in plain Python."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quadratic, "HANDFUL", handful)
         patch.setattr(quadratic, "SMALL", 1 << 62)
         patch.setattr(quadratic, "kind_for", lambda features: Arrays)
         return solve(v, k, dimensions)
@@ -65,14 +67,15 @@ def plainly(v, k, dimensions):
 @given(profiles(max_features=60))
 def test_agrees_with_the_search_among_all_breakpoints(problem):
     v, k, dimensions = problem
-    mine, other = solve(v, k, dimensions), plainly(v, k, dimensions)
-    assert mine.status is other.status is Status.OPTIMAL
-    size = other.loss + other.price * min(dimensions, v.size)
-    if np.isfinite(size):
-        assert mine.loss == pytest.approx(other.loss, rel=1e-12, abs=(1e-12 if (k >= 3).all() else 1e-9) * size)
-    if ((k >= 3) & ((k == 3) | (k > 3 + 1e-6))).all():
-        assert np.abs(mine.capacity - other.capacity).max() <= 1e-12
-        assert mine.price == pytest.approx(other.price, rel=1e-10)
+    mine = solve(v, k, dimensions)
+    for other in (plainly(v, k, dimensions), plainly(v, k, dimensions, handful=100)):
+        assert mine.status is other.status is Status.OPTIMAL
+        size = other.loss + other.price * min(dimensions, v.size)
+        if np.isfinite(size):
+            assert mine.loss == pytest.approx(other.loss, rel=1e-12, abs=(1e-12 if (k >= 3).all() else 1e-9) * size)
+        if ((k >= 3) & ((k == 3) | (k > 3 + 1e-6))).all():
+            assert np.abs(mine.capacity - other.capacity).max() <= 1e-12
+            assert mine.price == pytest.approx(other.price, rel=1e-10)
 
 
 @pytest.mark.parametrize("seed", range(8))
