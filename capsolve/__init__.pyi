@@ -10,6 +10,7 @@ from .allocation import certify as certify
 from .allocation import solve as solve
 from .batch import AllocationBatch as AllocationBatch
 from .batch import solve_batch as solve_batch
+from .datasets import open_profile as open_profile
 from .diagrams.agreement import Agreement as Agreement
 from .diagrams.analytic import PhaseDiagram as PhaseDiagram
 from .diagrams.analytic import phase_diagram as phase_diagram
@@ -17,7 +18,6 @@ from .diagrams.axes import Axis as Axis
 from .diagrams.boundaries import Boundary as Boundary
 from .diagrams.empirical import EmpiricalPhaseDiagram as EmpiricalPhaseDiagram
 from .diagrams.empirical import empirical_phase_diagram as empirical_phase_diagram
-from .datasets import open_profile as open_profile
 from .examples import example as example
 from .files import read_activations as read_activations
 from .files import read_allocation as read_allocation

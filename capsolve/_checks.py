@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 LARGEST = float(np.finfo(np.float64).max)
+EPS = float(np.finfo(np.float64).eps)
 
 
 def real_array(name: str, value: Any, *, ndim: int | None = None, start: int = 0) -> FloatArray:
@@ -74,7 +75,7 @@ def capacity_vector(value: Any, features: int) -> FloatArray:
 
 def outward(bound: float, size: float, terms: int) -> float:
     """Return a lower bound summed from ``terms`` numbers of total size ``size``, less what rounding may have added."""
-    return bound - (8.0 + math.log2(terms)) * float(np.finfo(float).eps) * size
+    return bound - (8.0 + math.log2(terms)) * EPS * size
 
 
 def flag(name: str, value: Any) -> bool:
@@ -107,8 +108,15 @@ def profile_shaped(importance: Any, kurtosis: Any) -> tuple[npt.NDArray[Any], np
     return v, k
 
 
+FEW = 64
+
+
 def sane(v: npt.NDArray[Any], k: npt.NDArray[Any]) -> bool:
     """Return whether v ≥ 0 and κ ≥ 1 are finite and sure to have a finite Σ v κ: enough for all but extreme data."""
+    if v.size <= FEW:  # for which plain numbers are faster; the sums are NaN where one is
+        some_v, some_k = v.tolist(), k.ravel().tolist()
+        size: float = sum(some_v) * sum(some_k)
+        return bool(min(some_v) >= 0.0 and min(some_k) >= 1.0 and size < LARGEST / v.size)
     if not (v.min() >= 0.0 and k.min() >= 1.0):  # a NaN fails both
         return False
     return float(v.max()) * float(k.max()) < LARGEST / v.size

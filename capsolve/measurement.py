@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from capsolve.files import read_activations
 from capsolve.geometry.blocks import Block, blocks
 from capsolve.geometry.capacities import random_capacity
 from capsolve.geometry.second_moment import SecondMoment
+from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.profile import Profile
 from capsolve.weights import Axis, Weights, from_array, open_weights
 
@@ -55,6 +56,10 @@ class Comparison:
     squared_norm: FloatArray
     allocation: Allocation
 
+    @property
+    def _model(self) -> QuadraticLoss:
+        return cast(QuadraticLoss, self.allocation.model)  # of a Profile, which holds NumPy arrays
+
     @cached_property
     def loss(self) -> float:
         """Σ f_i(C_i): no embedding with these capacities has a smaller loss in the quadratic model.
@@ -62,7 +67,7 @@ class Comparison:
         Each feature's part is taken at the length of its row that is best for its capacity. There need not be an
         embedding that has all of them at once, so what is left on the table is at least ``loss − allocation.loss``.
         """
-        return float(np.sum(self.allocation.model.feature_loss(self.capacity)))
+        return float(np.sum(self._model.feature_loss(self.capacity)))
 
     @cached_property
     def embedding_loss(self) -> float:
@@ -84,7 +89,7 @@ class Comparison:
     @cached_property
     def worst(self) -> float:
         """The loss of representing nothing, Σ v_i² (κ_i − 1)."""
-        return float(np.sum(self.allocation.model.feature_loss(np.zeros(self.capacity.size))))
+        return float(np.sum(self._model.feature_loss(np.zeros(self.capacity.size))))
 
     @property
     def left(self) -> float:
@@ -256,14 +261,14 @@ class Measurement:
         columns["phase"] = [Phase(p).name.lower() for p in self.phase.tolist()]
         columns["squared_norm"] = self.squared_norm
         if self.comparison is not None:
-            given, best = self.comparison, self.comparison.allocation
+            given, best, model = self.comparison, self.comparison.allocation, self.comparison._model
             columns |= {
                 "importance": given.profile.importance,
                 "kurtosis": given.profile.kurtosis,
                 "active_capacity": given.capacity,
                 "allocated": best.capacity,
-                "loss": best.model.feature_loss(given.capacity),
-                "allocated_loss": best.model.feature_loss(best.capacity),
+                "loss": model.feature_loss(given.capacity),
+                "allocated_loss": model.feature_loss(best.capacity),
             }
         return columns
 

@@ -49,7 +49,8 @@ class CapacityPath:
 
     def capacity(self, k: int) -> FloatArray:
         """Return the optimal capacities for ``dimensions[k]``, shape (n,)."""
-        return self[k].capacity
+        capacity: FloatArray = self[k].capacity
+        return capacity
 
     def __repr__(self) -> str:
         low, high = self.dimensions.min(), self.dimensions.max()

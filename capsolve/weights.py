@@ -19,7 +19,8 @@ from typing import IO, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from capsolve.files import StrPath, existing_file, optional_module, readable_file
+from capsolve._files import StrPath, optional_module, readable_file
+from capsolve.files import existing_file
 
 Axis = Literal["rows", "columns"]
 Index = tuple[slice, slice]
