@@ -105,50 +105,26 @@ def _respond(v, k, scale, correction, mixed, out):
         out[i] = _capacity(np.float64(v[i]), np.float64(k[i]), scale, correction, mixed)
 
 
-@inlined
-def _judged(v, k, c, mixed, sums):
-    """Return the sums and extremes of `_judge` with one more feature.
+@compiled
+def _judge(v, k, capacity, mixed):
+    """Add up what is to be known about capacities; see `Totals`.
 
     Marginal values appear as their square roots: ½ w² is the marginal value, w = v (κ−1) / (1 + γC).
     """
-    used, not_empty, not_full, loss, price, last, steepest = sums
-    ratio = (k - 1.0) / _denominator(k, c, mixed)
-    w, rest = v * ratio, 1.0 if c < 1.0 else 0.0
-    if mixed:
-        steepest = larger(steepest, (v * math.sqrt(2.0 * ratio) if k < 3.0 else w) * rest)
-    return (
-        plus(used, c),
-        plus(not_empty, 1.0 if c > 0.0 else 0.0),
-        plus(not_full, rest),
-        plus(loss, v * (w * (1.0 - c))),
-        larger(price, w * rest),
-        smaller(last, w + (0.0 if c > 0.0 else np.inf)),
-        steepest,
-    )
-
-
-NOTHING = (0.0, 0.0, 0.0, 0.0, 0.0, np.inf, 0.0)
-
-
-@compiled
-def _judge(v, k, capacity, mixed):
-    """Add up what is to be known about capacities; see `Totals`."""
-    sums = NOTHING
+    used, not_empty, not_full, loss, price, last, steepest = 0.0, 0.0, 0.0, 0.0, 0.0, np.inf, 0.0
     for i in range(v.size):
-        sums = _judged(np.float64(v[i]), np.float64(k[i]), capacity[i], mixed, sums)
-    return sums
-
-
-@compiled
-def _respond_and_judge(v, k, scale, correction, mixed, out):
-    """Do both at once, which saves a third of the time."""
-    sums = NOTHING
-    for i in range(v.size):
-        v_i, k_i = np.float64(v[i]), np.float64(k[i])
-        c = _capacity(v_i, k_i, scale, correction, mixed)
-        out[i] = c
-        sums = _judged(v_i, k_i, c, mixed, sums)
-    return sums
+        v_i, k_i, c = np.float64(v[i]), np.float64(k[i]), capacity[i]
+        ratio = (k_i - 1.0) / _denominator(k_i, c, mixed)
+        w, rest = v_i * ratio, 1.0 if c < 1.0 else 0.0
+        used = plus(used, c)
+        not_empty = plus(not_empty, 1.0 if c > 0.0 else 0.0)
+        not_full = plus(not_full, rest)
+        loss = plus(loss, v_i * (w * (1.0 - c)))
+        price = larger(price, w * rest)
+        last = smaller(last, w + (0.0 if c > 0.0 else np.inf))
+        if mixed:
+            steepest = larger(steepest, (v_i * math.sqrt(2.0 * ratio) if k_i < 3.0 else w) * rest)
+    return used, not_empty, not_full, loss, price, last, steepest
 
 
 @compiled
@@ -179,27 +155,16 @@ def _decide(v, k, low, high, low_jump, high_jump, mixed, flags, sums):
 
 
 @on_all_cores
-def floor(importance, kurtosis, scale, out):
-    """Write the capacities for a known price and κ > 3, and nothing else: what no solver can be faster than."""
-    for b in nb.prange((importance.size + BLOCK - 1) // BLOCK):
-        here = slice(b * BLOCK, min((b + 1) * BLOCK, importance.size))
-        _respond(importance[here], kurtosis[here], scale, 0.0, False, out[here])
-
-
-@on_all_cores
 def _write(v, k, stride, scale, correction, mixed, which, capacity, out, totals):
     n = v.size
     for b in nb.prange(totals.shape[0]):
         start, stop = b * BLOCK, min((b + 1) * BLOCK, n)
         v_here, out_here, k_here = v[start:stop], out[start:stop], k[start * stride :][: stop - start]
         first, last = np.searchsorted(which, start), np.searchsorted(which, stop)
-        if first < last:
-            _respond(v_here, k_here, scale, correction, mixed, out_here)
-            for j in range(first, last):
-                out[which[j]] = capacity[j]
-            sums = _judge(v_here, k_here, out_here, mixed)
-        else:
-            sums = _respond_and_judge(v_here, k_here, scale, correction, mixed, out_here)
+        _respond(v_here, k_here, scale, correction, mixed, out_here)  # two loops are no slower than one: both divide
+        for j in range(first, last):
+            out[which[j]] = capacity[j]
+        sums = _judge(v_here, k_here, out_here, mixed)
         for q in range(7):
             totals[b, q] = sums[q]
 

@@ -36,8 +36,9 @@ CONFIDENCE = 4.0
 FEW = 32
 # Below this relative width of the window, rounding decides who is decided.
 NARROWEST = 1e-9
-# Features in a sample, in the sample of the sample that starts the search, and in a run of neighbours.
+# Features in a sample, at least; of more than a million as many as cost as much as the undecided ones that they save.
 SAMPLE = 1 << 14
+# Features in the sample of the sample that starts the search, and in a run of neighbours.
 ROUGH = 1 << 10
 RUN = 32
 
@@ -357,7 +358,7 @@ class Enclosed(NamedTuple):
 
 def bracket(source: Source, dimensions: float, local: LocalKind) -> Window:
     """Return a window that the price lies in, as a sample has it: `CONFIDENCE` standard errors on either side."""
-    v, k = source.sample(SAMPLE, np.random.default_rng(0))
+    v, k = source.sample(max(SAMPLE, round(1.6 * source.features ** (2 / 3))), np.random.default_rng(0))
     start = float(np.max(v, initial=0.0))
     if start == 0.0:
         return Window(0.0, math.inf)
