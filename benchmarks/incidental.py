@@ -44,9 +44,9 @@ class Eager:
 
 
 def _starts(neurons: int, count: int) -> list[np.ndarray]:
-    from capsolve.simulate.incidental.sweep import _start
+    from capsolve.simulate.incidental.sweep import start_weights
 
-    return [_start(FEATURES, neurons, number, SEED) for number in range(count)]
+    return [start_weights(FEATURES, neurons, number, SEED) for number in range(count)]
 
 
 def measure(neurons: int, instances: int, ours: int, steps: int) -> dict[str, Any]:

@@ -20,8 +20,11 @@ from capsolve.simulate.incidental import (
     RowFlow,
     collision_sweep,
     follow_row,
+    hidden_interference,
     train_autoencoders,
 )
+from capsolve.simulate.incidental._published import Dense, Recipe
+from capsolve.simulate.incidental.sweep import start_weights
 
 SOURCE = (
     "Lecomte, Thaman, Schaeffer, Bashkansky, Chow, Koyejo, What Causes Polysemanticity? An Alternative Origin Story of "
@@ -41,6 +44,7 @@ KURTOSES = (1.0, 1.4, 1.8, 2.2, 2.6, 3.0, 3.5, 4.5, 6.0, 9.0)
 REPEATS, MANY = 5, 20  # networks, as published, and where the kurtosis varies
 FEATURES, WIDTHS = 256, 16  # up to 4096 neurons, in equal steps
 SWEEP: dict[str, Any] = {"instances": 16}
+WATCHED, LOOKS = 2, (0, 30, 100, 300, 1000, 2500)  # networks of a width, and the steps at which they are looked at
 
 _SLOPE = 0.05  # relative
 _RISE = 3.0  # of the fourth norm under bipolar noise, at least
@@ -144,6 +148,7 @@ def _findings(flow: RowFlow, noisy: _Noisy, sweep: CollisionSweep) -> list[Findi
     slopes = flow.slope("norm"), flow.slope("survivors")
     strong = STANDARD_DEVIATIONS[-1]
     ends, errors = noisy.ends()
+    hidden = {m: _hidden(sweep, m) for m in sweep.neurons[[0, sweep.neurons.size // 4]].tolist()}
     kurtosis = np.array(KURTOSES)
     gauss = int(np.flatnonzero(kurtosis == NOISES["gaussian"])[0])
     effect, uncertain = ends - ends[gauss], np.hypot(errors, errors[gauss])
@@ -204,6 +209,18 @@ def _findings(flow: RowFlow, noisy: _Noisy, sweep: CollisionSweep) -> list[Findi
             f"deviations in standard errors: {listed['expected_exclusive']}.",
         ),
         Finding(
+            "Collisions at the end are those that were drawn at the start.",
+            min(values.min() / values[0] for values in hidden.values()) > 0.5,
+            "interference that the ReLU hides, in pairs, after "
+            f"{', '.join(f'{step:,}' for step in _looks(sweep))} steps, and colliding pairs at the end: "
+            + "; ".join(
+                f"m = {m}: {', '.join(f'{value:.1f}' for value in values)}, "
+                f"{chart['opposite_pairs'][sweep.neurons == m][0]:.1f}"
+                for m, values in hidden.items()
+            )
+            + ".",
+        ),
+        Finding(
             "Features that collide with equal signs push each other off; with opposite signs they stay.",
             float(chart["equal_pairs"].max()) == 0.0 and float(chart["opposite_pairs"].min()) > 0.0,
             f"pairs of equal sign, the mean over networks at most {chart['equal_pairs'].max():.2f}; of opposite sign "
@@ -225,6 +242,24 @@ def _findings(flow: RowFlow, noisy: _Noisy, sweep: CollisionSweep) -> list[Findi
             + ".",
         ),
     ]
+
+
+def _hidden(sweep: CollisionSweep, neurons: int) -> FloatArray:
+    """Return the mean `hidden_interference` of some networks of the sweep, trained again, after each of `_looks`."""
+    settings = sweep.settings
+    recipe = Recipe(settings["penalty"], int(settings["steps"]), settings["learning_rate"], settings["weight_decay"])
+    found = np.empty((WATCHED, len(_looks(sweep))))
+    for number, values in enumerate(found):
+        network = Dense(start_weights(sweep.features, neurons, number, int(settings["seed"])), recipe)
+        for i, look in enumerate(_looks(sweep)):
+            while network.step < look:
+                network.advance()
+            values[i] = hidden_interference(network.W)
+    return np.asarray(found.mean(axis=0))
+
+
+def _looks(sweep: CollisionSweep) -> list[int]:
+    return [step for step in LOOKS if step <= sweep.settings["steps"]]
 
 
 def _left(flow: RowFlow) -> float:

@@ -32,6 +32,10 @@ def test_pictures_data_and_statements(tmp_path):
     assert findings["|w|₁ of a row falls like 1/(λt)."].evidence.startswith("slope -0.9")
     # 300 steps are far too few for noise to do anything
     assert not findings["Bipolar noise concentrates rows"].holds
+    inherited = findings["Collisions at the end are those that were drawn at the start."].evidence
+    # n(n-1)/4m pairs are drawn on average; 7.5/6 in 6 neurons
+    assert "after 0, 30, 100, 300 steps" in inherited
+    assert 0.3 < float(inherited.partition("m = 6: ")[2].partition(",")[0]) < 3.0
     assert result.arrays["correlation"].shape == (2, 6, 6)
     np.testing.assert_array_equal(result.table["neurons"], [6, 96])
     # networks that are done are not trained again

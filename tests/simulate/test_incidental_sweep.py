@@ -97,7 +97,7 @@ def test_a_sweep_counts_what_its_networks_have():
     assert repr(found) == "CollisionSweep(12 features, 16, 40 neurons, 5 instances each)"
     seed = found.settings["seed"]
     for width, collisions, correlation in zip((16, 40), found.collisions, found.correlation, strict=True):
-        starts = [sweep._start(12, width, number, seed) for number in range(5)]
+        starts = [sweep.start_weights(12, width, number, seed) for number in range(5)]
         ends = np.stack(train(starts, Recipe(0.01, 600, 0.01, 0.01)))
         positive = ((ends >= 0.8) & (ends <= 1.2)).sum(axis=1)
         negative = ((-ends >= 0.8) & (-ends <= 1.2)).sum(axis=1)

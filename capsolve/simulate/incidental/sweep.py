@@ -245,7 +245,7 @@ def _results(tasks: list[Task], executor: Executor | None) -> Iterator[tuple[Tas
 def _networks(task: Task) -> list[Found]:
     """Train networks of one width and measure them."""
     n, m, numbers, recipe, window, seed = task
-    starts = [_start(n, m, number, seed) for number in numbers]
+    starts = [start_weights(n, m, number, seed) for number in numbers]
     found: list[Found] = []
     for start, end in zip(starts, train(starts, recipe), strict=True):
         counts = count_collisions(end, low=window[0], high=window[1])
@@ -256,7 +256,8 @@ def _networks(task: Task) -> list[Found]:
     return found
 
 
-def _start(features: int, neurons: int, number: int, seed: int) -> npt.NDArray[np.float32]:
+def start_weights(features: int, neurons: int, number: int, seed: int) -> npt.NDArray[np.float32]:
+    """Return the weights that a network starts from: the seed, its width and its number decide."""
     draw = np.random.default_rng([seed, neurons, number])
     return draw.standard_normal((features, neurons), dtype=np.float32) / np.float32(np.sqrt(neurons))
 
