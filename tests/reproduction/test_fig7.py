@@ -113,3 +113,31 @@ def test_networks_are_trained_once(tmp_path, monkeypatch):
     np.testing.assert_array_equal(first.capacity, again.capacity)
     with pytest.raises(TypeError):
         list(fig7._panels(Settings(tmp_path, 2)))
+
+
+@pytest.mark.slow
+def test_nine_sorts_of_networks_on_ten_by_ten_cells(tmp_path, monkeypatch):
+    """Short trainings, every panel: what is far from close calls comes out as in the long ones."""
+    pytest.importorskip("jax")
+    for name, value in (("STARTS", 2), ("STEPS", 300), ("POINTS", 256)):
+        monkeypatch.setattr(fig7, name, value)
+    panels = {panel.name: panel for panel in fig7._panels(Settings(tmp_path, 10))}
+    assert len(panels) == 9
+    exact = panels["sum quadratic 6-in-3"].found.compare(strip=0.0)
+    assert exact.largest < fig7.SHARED
+    V, p = panels["sum quadratic 6-in-3"].importance, panels["sum quadratic 6-in-3"].density
+    dense = p > fig7.DENSE
+    for panel in panels.values():
+        assert np.isfinite(panel.capacity).all()
+        assert panel.capacity[np.ix_(dense, V < 0.1)].max() < fig7.SHARED
+        assert panel.capacity[np.ix_(dense, V > 10.0)].min() > 1.0 - fig7.SHARED
+        assert panel.rising > 0.9
+    # antipodal pairs, wide at V orders of magnitude apart, in small blocks: half of the cells, against none
+    pairs = panels["autoencoder ReLU 6-in-3"]
+    sums = [panel for name, panel in panels.items() if name.startswith("sum")]
+    assert pairs.band > 0.3
+    assert pairs.gap > 0.2
+    assert max(panel.band for panel in sums) < 0.05
+    assert max(panel.gap for panel in sums) < 0.05
+    sparse = p < fig7.SPARSE
+    assert pairs.crowd(pairs.sizes[sparse]) + 1.0 < min(panel.crowd(panel.sizes[sparse]) for panel in sums)
