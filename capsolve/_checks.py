@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from capsolve._arrays import is_foreign, to_numpy
+
 FloatArray = npt.NDArray[np.float64]
 LARGEST = float(np.finfo(np.float64).max)
 EPS = float(np.finfo(np.float64).eps)
@@ -22,15 +24,16 @@ def real_array(name: str, value: Any, *, ndim: int | None = None, start: int = 0
     bad = ~np.isfinite(array)
     if bad.any():
         where = tuple(int(k) for k in np.argwhere(bad)[0])
-        raise ValueError(f"{name} must be finite, got {array[where]} at index {_index(where, start)}")
+        at = f" at index {_index(where, start)}" if where else ""
+        raise ValueError(f"{name} must be finite, got {array[where]}{at}")
     return array
 
 
 def real_numbers(name: str, value: Any, *, ndim: int | None = None) -> npt.NDArray[Any]:
     """Return ``value`` as an array of real numbers, which may be infinite or NaN, or raise a `ValueError`."""
     try:
-        raw = np.asarray(value)
-    except ValueError as error:  # ragged nested lists
+        raw = to_numpy(value) if is_foreign(value) else np.asarray(value)
+    except (ValueError, TypeError) as error:  # ragged nested lists; types that NumPy does not know
         raise ValueError(f"{name} must be a rectangular array of real numbers: {error}") from None
     if raw.dtype.kind not in "biuf":
         raise ValueError(f"{name} must hold real numbers, got dtype {raw.dtype}")

@@ -2,6 +2,11 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -49,6 +54,38 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     with np.load("c.npz") as file:
         assert file["opposite_pairs"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_real_signal_in_the_middle_changes_nothing(tmp_path, workers):
+    def start(name):
+        return subprocess.Popen(
+            [sys.executable, "-m", "capsolve", "incidental", "--features", "24", "--neurons", "24:96:24"]
+            + ["--instances", "8", "--steps", "1200", "--learning-rate", "0.01", "--penalty", "0.01"]
+            + ["--workers", str(workers), "--data", name, "--checkpoint", f"{name}.kept"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            cwd=tmp_path,
+            start_new_session=True,
+        )
+
+    process, deadline = start("a.npz"), time.monotonic() + 60
+    while not list(tmp_path.glob("a.npz.kept/network-*.npz")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to workers, too
+    _, message = process.communicate(timeout=60)
+    assert (process.returncode, message.strip()) == (130, b"capsolve: error: interrupted")
+    stored = {path: path.stat().st_mtime_ns for path in tmp_path.glob("a.npz.kept/network-*.npz")}
+    assert 1 <= len(stored) < 32
+    assert not (tmp_path / "a.npz").exists()
+    for name in ("a.npz", "b.npz"):
+        process = start(name)
+        assert (process.communicate(timeout=120)[1], process.returncode) == (b"", 0)
+    assert {path: path.stat().st_mtime_ns for path in stored} == stored
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
 def only(width, task, networks):

@@ -96,25 +96,30 @@ def test_several_workers_and_a_checkpoint_that_stays(run, tmp_path):
     assert "other arguments or another seed" in err
 
 
-def test_an_interrupted_command_goes_on(run, tmp_path):
-    options = ["--empirical", "quadratic", "--cells", "14x8", "--restarts", "1"]
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupted_command_goes_on(run, tmp_path, workers):
+    options = ["--empirical", "quadratic", "--cells", "14x14", "--restarts", "1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "capsolve", "phase", *options, "--data", "a.npz"],
+        [sys.executable, "-m", "capsolve", "phase", *options, "--data", "a.npz", "--workers", str(workers)],
         stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
     )
     folder, deadline = tmp_path / "a.npz.cells", time.monotonic() + 60
     while not list(folder.glob("batch-*.npz")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to workers, too
     _, message = process.communicate(timeout=60)
     assert (process.returncode, message.strip()) == (130, b"capsolve: error: interrupted")
-    assert 1 <= len(list(folder.glob("batch-*.npz"))) < 3
+    stored = {path.name: path.stat().st_mtime_ns for path in folder.glob("batch-*.npz")}
+    assert 1 <= len(stored) < 4
     assert not (tmp_path / "a.npz").exists()
-    for name in ("a.npz", "b.npz"):
-        assert run(*options, "--data", name)[0] == 0
+    assert run(*options, "--data", "a.npz", "--checkpoint", folder)[0] == 0
+    assert stored.items() <= {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}.items()
+    assert run(*options, "--data", "a.npz")[0] == 0  # everything is there; now the folder goes
+    assert run(*options, "--data", "b.npz")[0] == 0
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b.npz"]
 

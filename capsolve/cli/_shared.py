@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -123,17 +124,55 @@ def load_profile(name: str) -> Profile:
 
 @contextmanager
 def pool(workers: int) -> Iterator[Executor | None]:
-    """Give processes that leave interruptions to this one, or None for a single worker."""
+    """Give processes that leave interruptions to this one, or None for a single worker.
+
+    If the block is left by an exception they are stopped at once: what they would still find is not stored, and a batch
+    can take minutes.
+    """
     if workers == 1:
         yield None
         return
     from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415
-    from multiprocessing import get_context  # noqa: PLC0415
+    from multiprocessing import active_children, get_context  # noqa: PLC0415
 
+    others = active_children()
     # forking a process that runs threads of a numerical library may hang it
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_deaf) as pool:
-        yield pool
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare) as executor:
+        with _held_back(signal.SIGINT):
+            for _ in range(workers):  # a process starts with its task, and takes over what is held back
+                executor.submit(os.getpid)
+        try:
+            yield executor
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            time.sleep(_MOMENT)
+            for process in active_children():
+                if process not in others:
+                    process.terminate()
+            raise
 
 
-def _deaf() -> None:
+_MOMENT = 0.2  # seconds, in which an executor forgets cancelled tasks: it stumbles over them where a process ends
+
+
+@contextmanager
+def _held_back(number: signal.Signals) -> Iterator[None]:
+    """Let a signal wait until the end of the block, where the system can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _prepare() -> None:
+    """Make a worker ignore interruptions, and let no semaphore of a progress bar outlive it."""
+    from threading import RLock  # noqa: PLC0415
+
+    from tqdm import tqdm  # noqa: PLC0415
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tqdm.set_lock(RLock())

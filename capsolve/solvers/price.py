@@ -10,12 +10,18 @@ never summed.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from capsolve._checks import FloatArray
 from capsolve.losses.quadratic import Demand
+
+# Up to so many features, plain numbers are faster than arrays.
+FEW = 64
 
 
 class Filling(NamedTuple):
@@ -54,6 +60,9 @@ def fill(demand: Demand, budget: float, breakpoints: FloatArray | None = None) -
         idle = demand.width - satisfied
         return Filling(satisfied + np.clip(spare - (np.cumsum(idle) - idle), 0.0, idle), 0.0, np.zeros_like(idle))
 
+    if demand.enter.size <= FEW:
+        capacity, scale, jumping, correction = fill_few(zip(*(part.tolist() for part in demand), strict=True), budget)
+        return Filling(np.array(capacity), scale, np.array(jumping), correction)
     if breakpoints is None:
         breakpoints = breakpoints_of(demand)
     # Largest p with Σ C(breakpoints[p]) ≤ budget. The sum rises along the array and is 0 at its start.
@@ -88,10 +97,8 @@ def fill(demand: Demand, budget: float, breakpoints: FloatArray | None = None) -
     start_total, end_total = above.sum(), end.sum()
     share = (budget - start_total) / (end_total - start_total)
     capacity = above + share * (end - above)
-    beyond = (1.0 - share) * next_scale * ((scale - next_scale) / scale)
-    beyond /= share + (1.0 - share) * (next_scale / scale)
-    exact = next_scale + beyond
-    return Filling(capacity, exact, np.zeros_like(jump), beyond - (exact - next_scale))
+    exact, correction = _between(scale, next_scale, share)
+    return Filling(capacity, exact, np.zeros_like(jump), correction)
 
 
 def _newton(
@@ -107,3 +114,56 @@ def _newton(
     if not u > 0.0:
         return 0
     return int(np.searchsorted(-breakpoints, -scale / u, side="right")) - 1
+
+
+def fill_few(
+    curves: Iterable[tuple[float, float, float, float]], budget: float
+) -> tuple[list[float], float, list[float], float]:
+    """Return what a `Filling` holds for a few features, each the entries of a `Demand`, that have no use for all of it.
+
+    For six features a call of NumPy costs as much as computing with all of them.
+    """
+    curves = list(curves)
+    points = sorted(({curve[0] for curve in curves} | {curve[1] for curve in curves}) - {0.0}, reverse=True)
+    # The last breakpoint at which Σ C ≤ budget; the sum rises along the list and is 0 at its start.
+    after = bisect_left(points, True, 1, key=lambda scale: math.fsum(_at(curves, scale)) > budget)
+    scale = points[after - 1]
+    capacity = _at(curves, scale)
+    jump = [width if full >= enter == scale else 0.0 for enter, full, _, width in curves]
+    if any(jump):
+        room, left = math.fsum(jump), budget - math.fsum(capacity)
+        if left <= room or after == len(points):
+            share = min(1.0, left / room)
+            return [c + share * extra for c, extra in zip(capacity, jump, strict=True)], scale, jump, 0.0
+        capacity = [c + extra for c, extra in zip(capacity, jump, strict=True)]
+
+    end, following = _at(curves, points[after]), points[after]
+    start = math.fsum(capacity)
+    share = (budget - start) / (math.fsum(end) - start)
+    capacity = [c + share * (to - c) for c, to in zip(capacity, end, strict=True)]
+    exact, correction = _between(scale, following, share)
+    return capacity, exact, [0.0] * len(jump), correction
+
+
+def _at(curves: list[tuple[float, float, float, float]], scale: float) -> list[float]:
+    """Compare `Demand.at`."""
+    capacity = []
+    for enter, full, gain, width in curves:
+        if scale >= enter:
+            share = 0.0
+        elif scale <= full:
+            share = width
+        elif gain < 1.0:
+            share = min(gain * ((enter - scale) / scale), 1.0) * width
+        else:
+            share = max(1.0 - (1.0 + gain) * ((scale - full) / scale), 0.0) * width
+        capacity.append(share)
+    return capacity
+
+
+def _between(scale: float, following: float, share: float) -> tuple[float, float]:
+    """Return the τ a ``share`` of the way from one scale to the next in 1/τ, as the sum of two numbers."""
+    beyond = (1.0 - share) * following * ((scale - following) / scale)
+    beyond /= share + (1.0 - share) * (following / scale)
+    exact = following + beyond
+    return exact, beyond - (exact - following)

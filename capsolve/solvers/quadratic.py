@@ -201,7 +201,7 @@ def _share_one(  # noqa: PLR0915  (one computation, in the order of its steps)
     if root[0] < root[1]:
         size = 2.0 * (scale / unit) ** 2 * dimensions
         outcome = branch_and_bound(relax, root, tolerance=tolerance / 2, floor=-size)
-        slack, boxes = max(0.0, outcome.loss - outcome.lower_bound), outcome.boxes
+        slack, boxes = max(0.0, float(outcome.loss - outcome.lower_bound)), outcome.boxes
         c = float(outcome.capacity[0])
         # A loss within the tolerance leaves c uncertain by its square root: finish on the equal marginal values.
         trader = contenders[curve(c)[1]]

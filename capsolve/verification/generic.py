@@ -50,7 +50,9 @@ def convex_programme(v: FloatArray, k: FloatArray, dimensions: float, bias: bool
     size = float(loss_at_zero(v, k, bias)) or 1.0
     C = cp.Variable(v.size)
     terms = [cp.sum(cp.multiply((k - 1.0)[chord] * v[chord] ** 2, 1.0 - C[chord]))] if chord.size else []
-    limits = [C >= 0.0, C <= 1.0, cp.sum(C) <= dimensions]
+    # Constraints are kept to a tolerance relative to the largest number in any of them, which must not be D.
+    budget = min(dimensions, 2.0 * v.size)
+    limits = [C >= 0.0, C <= 1.0, cp.sum(C) / max(1.0, budget) <= min(1.0, budget)]
     if curved.size:
         vc, kc = v[curved], k[curved]
         m, ratio = cp.Variable(curved.size), cp.Variable(curved.size)

@@ -116,7 +116,7 @@ def verify(
             "importance and kurtosis must have a loss below 1.8e308; divide importances by a common factor"
         )
     if capacity is None:
-        allocation = solve(importance, kurtosis, dimensions, bias=bias)
+        allocation = solve(model.importance, model.kurtosis, dimensions, bias=bias)
     else:
         allocation = certify(model, dimensions, capacity)
     routes = _Routes(model, allocation, zero, np.random.default_rng(rng), int(count))
