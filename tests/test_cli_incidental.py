@@ -58,11 +58,12 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_real_signal_in_the_middle_changes_nothing(tmp_path, workers):
-    def start(name):
+    options = "--features 16 --neurons 16:64:16 --instances 8 --steps 1200 --learning-rate 0.01 --penalty 0.01"
+
+    def start(name, workers=1):
+        files = ["--data", name, "--checkpoint", f"{name}.kept", "--workers", str(workers)]
         return subprocess.Popen(
-            [sys.executable, "-m", "capsolve", "incidental", "--features", "24", "--neurons", "24:96:24"]
-            + ["--instances", "8", "--steps", "1200", "--learning-rate", "0.01", "--penalty", "0.01"]
-            + ["--workers", str(workers), "--data", name, "--checkpoint", f"{name}.kept"],
+            [sys.executable, "-m", "capsolve", "incidental", *options.split(), *files],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -70,7 +71,7 @@ def test_a_real_signal_in_the_middle_changes_nothing(tmp_path, workers):
             start_new_session=True,
         )
 
-    process, deadline = start("a.npz"), time.monotonic() + 60
+    process, deadline = start("a.npz", workers), time.monotonic() + 60
     while not list(tmp_path.glob("a.npz.kept/network-*.npz")):
         assert process.poll() is None
         assert time.monotonic() < deadline

@@ -98,7 +98,7 @@ def test_several_workers_and_a_checkpoint_that_stays(run, tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_interrupted_command_goes_on(run, tmp_path, workers):
-    options = ["--empirical", "quadratic", "--cells", "14x14", "--restarts", "1"]
+    options = ["--empirical", "quadratic", "--cells", "14x11", "--restarts", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "capsolve", "phase", *options, "--data", "a.npz", "--workers", str(workers)],
         stderr=subprocess.PIPE,
