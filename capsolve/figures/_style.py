@@ -79,13 +79,28 @@ def plain_log(axis: Axis) -> None:
 
 
 def legend_above(ax: Axes, handles: Sequence[Artist], title: str) -> None:
-    """Put a legend above the axes, in as many columns as fit, and the title above that."""
-    width = ax.get_window_extent().width * 72.0 / ax.figure.dpi  # in points
-    columns = max(1, min(len(handles), int(width // 74.0)))
+    """Put a legend above the axes, in as many columns as fit, and the title above that, in any style."""
+    from matplotlib import rcParams  # noqa: PLC0415
+    from matplotlib.font_manager import FontProperties  # noqa: PLC0415
+
+    size = FontProperties(size=rcParams["legend.fontsize"]).get_size_in_points()
+    box, em = ax.get_window_extent(), size * ax.figure.dpi / 72.0
+    columns = max(1, min(len(handles), int(box.width / em // 9.25)))
     rows = math.ceil(len(handles) / columns)
     if handles:
-        ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.03), ncols=columns)
-    ax.set_title(title, loc="left", pad=11 + 13 * rows if rows else None)
+        ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.03), ncols=columns, **_COMPACT)
+    ax.set_title(title, loc="left", pad=(0.03 * box.height / em + 1.65 * rows + 0.6) * size if rows else None)
+
+
+# as in the style sheet: the place that is left for the legend depends on it
+_COMPACT: dict[str, Any] = {
+    "frameon": False,
+    "borderaxespad": 0.0,
+    "borderpad": 0.2,
+    "handletextpad": 0.4,
+    "columnspacing": 1.4,
+    "handlelength": 1.2,
+}
 
 
 def axes_or_new(ax: Axes | None) -> Axes:

@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 from matplotlib import style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import capsolve
@@ -25,6 +26,33 @@ def test_drawing_leaves_pyplot_and_windows_alone(tmp_path):
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], check=True)
+
+
+DRAWINGS = {
+    "capacity": lambda: figures.capacity(problem(n=12)),
+    "phases": lambda: figures.phases(problem(n=12)),
+    "water_level": lambda: figures.water_level(capsolve.solve([4, 2, 1, 0.5, 0.25, 0.1], 9.0, 3)),
+    "phase_diagram": lambda: figures.phase_diagram(capsolve.phase_diagram(cells=10)),
+}
+
+
+@pytest.mark.parametrize("look", ["default", figures.STYLE])
+@pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
+def test_titles_and_legends_stand_apart_in_any_style(draw, look):
+    with style.context(look):
+        ax = draw()
+        FigureCanvasAgg(ax.figure).draw()
+        title = ax._left_title.get_window_extent()
+        page = ax.figure.bbox
+        legend = ax.get_legend()
+        if legend is not None:
+            box = legend.get_window_extent()
+            assert ax.bbox.y1 <= box.y0
+            assert box.y1 <= title.y0
+            assert page.x0 <= box.x0
+            assert box.x1 <= page.x1
+        assert page.y0 < ax.bbox.y1 < title.y0
+        assert title.y1 <= page.y1
 
 
 @pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".SVG", b"<?xml")])
