@@ -137,6 +137,8 @@ def test_an_interrupted_command_goes_on(run, tmp_path, workers):
         (["--cells", "1", "--data", "a.npz"], "60x40"),
         (["--cells", "ax2", "--data", "a.npz"], "60x40"),
         (["--x", "bias:0:1", "--no-bias", "--data", "a.npz"], "makes no sense"),
+        (["--workers", "2", "--data", "a.npz"], "--workers makes no sense without --empirical"),
+        (["--restarts", "2", "--data", "a.npz"], "--restarts makes no sense without --empirical"),
         (["--empirical", "magic", "--data", "a.npz"], "'magic' is not one of"),
     ],
 )

@@ -164,6 +164,9 @@ def command(
 
     if output is None and data is None:
         raise click.UsageError("nothing to do: give -o FILE for a picture, --data FILE for the arrays, or both")
+    numerical = {"--restarts": restarts, "--checkpoint": checkpoint, "--workers": workers if workers > 1 else None}
+    if empirical is None and (useless := [name for name, value in numerical.items() if value is not None]):
+        raise click.UsageError(f"{useless[0]} makes no sense without --empirical")
     given = {name: value for name, value in family.items() if value is not None}
     if "bias" not in {x[0], y[0]}:
         given["bias"] = not no_bias

@@ -54,8 +54,9 @@ class Agreement:
 
     def summary(self) -> str:
         """Return the numbers in words."""
+        near = f"{self.strip:g} cell{'' if self.strip == 1.0 else 's'}"
         lines = [
-            f"cells compared     {self.cells}; {self.excluded} within {self.strip:g} cells of a jump left out"
+            f"cells compared     {self.cells}; {self.excluded} within {near} of a jump left out"
             + (f", {self.unknown} without an answer" if self.unknown else ""),
             f"same phase         {self.same_phase:.2%}",
             f"capacity within {CLOSE:g}  {self.close:.2%}",

@@ -97,6 +97,10 @@ class Problems:
             wanted = name in {"dimensions", "bias"} or (not callable(family) and name in {"features", shape})
             if wanted and name not in names:
                 fixed.setdefault(name, value)
+        if group > 1 and family != "groups":
+            raise ValueError(f"group belongs to the family 'groups', got {group}")
+        if group > fixed.get("features", group):
+            raise ValueError(f"group must be at most features, {fixed['features']:g}, got {group}")
         base, label = _base(distribution)
         return cls(family, x.name, y.name, fixed, base, group, label)
 
@@ -173,12 +177,14 @@ class Problems:
         if callable(self.family):
             parts.append(f"family {getattr(self.family, '__name__', 'function')}")
         else:
-            count = f"{known['features']:g} features" if "features" in known else "features"
-            odd = f", {self.group} of them of another importance" if self.family == "groups" and self.group > 1 else ""
-            kind = "" if self.family == "groups" else f"{self.family} importances, "
-            parts.append(kind + count + odd)
+            if self.family != "groups":
+                parts.append(f"{self.family} importances")
+            if "features" in known:
+                parts.append(f"{known['features']:g} features")
+            if self.group > 1:
+                parts.append(f"{self.group} of them of another importance")
         if "dimensions" in known:
-            parts.append(f"{known['dimensions']:g} dimensions")
+            parts.append(f"{known['dimensions']:g} dimension{'' if known['dimensions'] == 1.0 else 's'}")
         parts += [f"{name} {known[name]:g}" for name in (*INPUTS, *SHAPE.values()) if name in known]
         if not callable(self.family) and not ({"kurtosis"} & {*known, self.x, self.y}):
             parts.append(f"{self.distribution} inputs")

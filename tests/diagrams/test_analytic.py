@@ -68,6 +68,15 @@ def test_other_axes_and_families(arguments, problem):
     check_cells(phase_diagram(**arguments, cells=13), problem)
 
 
+def test_what_is_an_axis_is_not_told_as_the_same_everywhere():
+    axes = {"y": ("density", 1, 0.1), "cells": 2}
+    assert phase_diagram(("features", 2, 4), **axes, group=2).description == (
+        "2 of them of another importance, 3 dimensions, importance 1, uniform inputs"
+    )
+    diagram = phase_diagram(("features", 2, 4), **axes, family="power-law", dimensions=1)
+    assert diagram.description == "power-law importances, 1 dimension, exponent 1, uniform inputs"
+
+
 def test_a_function_as_family():
     def zipf(spread, first):
         n = 3 + int(spread > 2)
@@ -137,6 +146,11 @@ def test_other_files_are_refused(tmp_path):
         ({"cells": 1}, "cells must be >= 2"),
         ({"cells": (2, 3, 4)}, "one number or"),
         ({"group": 0}, "group must be >= 1"),
+        ({"group": 7}, "group must be at most features, 6, got 7"),
+        (
+            {"x": ("exponent", 0, 1), "family": "power-law", "group": 2},
+            "group belongs to the family 'groups', got 2",
+        ),
         ({"bias": False}, "kurtosis must be >= 3"),
         ({"family": lambda _x, _y: [1.0], "cells": 2}, "family must return a Profile"),
         (
