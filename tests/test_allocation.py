@@ -327,6 +327,11 @@ def test_table_export():
         allocation.to_dict(names=["a"])
 
 
+def test_a_number_has_no_index():
+    with pytest.raises(ValueError, match="^dimensions must be finite, got nan$"):
+        solve([1.0], 9.0, np.nan)
+
+
 @pytest.mark.parametrize("dimensions", [-1, np.nan, np.inf, "3", [1, 2], None])
 def test_bad_dimensions(dimensions):
     with pytest.raises(ValueError, match="dimensions"):

@@ -19,7 +19,7 @@ import numpy as np
 from capsolve._checks import FloatArray
 
 # What Clarabel is asked for, in units of the loss at C = 0: near the limit of what it reaches in double precision, and
-# what it has never failed to reach.
+# what it hardly ever fails to reach.
 _TOLERANCES = (1e-11, 1e-9)
 _GRID = 129
 _ZOOMS = 6
@@ -50,9 +50,11 @@ def convex_programme(v: FloatArray, k: FloatArray, dimensions: float, bias: bool
     size = float(loss_at_zero(v, k, bias)) or 1.0
     C = cp.Variable(v.size)
     terms = [cp.sum(cp.multiply((k - 1.0)[chord] * v[chord] ** 2, 1.0 - C[chord]))] if chord.size else []
-    # Constraints are kept to a tolerance relative to the largest number in any of them, which must not be D.
-    budget = min(dimensions, 2.0 * v.size)
-    limits = [C >= 0.0, C <= 1.0, cp.sum(C) / max(1.0, budget) <= min(1.0, budget)]
+    limits = [C >= 0.0, C <= 1.0]
+    if dimensions < v.size:
+        # Constraints are kept to a tolerance relative to the largest number in any of them, which must not be D.
+        largest = max(1.0, dimensions)
+        limits.append(cp.sum(C) / largest <= dimensions / largest)
     if curved.size:
         vc, kc = v[curved], k[curved]
         m, ratio = cp.Variable(curved.size), cp.Variable(curved.size)

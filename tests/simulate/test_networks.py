@@ -169,6 +169,14 @@ def test_forty_features_in_six_dimensions_stick_at_antipodal_pairs():
     np.testing.assert_allclose(capacity[:-12], 0, atol=0.04)
 
 
+@pytest.mark.parametrize(("model", "sizes"), [("sum-quadratic", [12]), ("autoencoder-relu", [2, 2, 2, 2])])
+def test_the_sum_model_has_one_large_block_and_the_autoencoder_small_ones(model, sizes):
+    result = train(model, np.ones(12), 0.3, dimensions=4, steps=500, instances=2, rng=0)
+    # cosines between pairs stay below 0.01, and the blocks are the same for all tolerances from 0.05 to 0.3
+    found = capsolve.blocks(result.best_embedding, tolerance=0.1)
+    assert sorted(block.features.size for block in found) == sizes
+
+
 def test_cells_broadcast_and_do_not_touch_each_other():
     v = np.ones((3, 1, 4))
     v[:, 0, 0] = [0.5, 1, 2]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from capsolve import example, solve
 from capsolve.verification.generic import convex_programme, exhaustive, loss_at_zero
 from tests import oracles
 
@@ -51,6 +52,14 @@ def test_search_finds_what_brute_force_finds(seed):
     dimensions = float(rng.integers(0, 8)) if seed % 2 else rng.uniform(0, 7)
     # both refine a grid until neighbours differ by 1e-10, where the loss is flat to rounding
     assert exhaustive(v, k, dimensions) == pytest.approx(oracles.brute_force(v, k, dimensions), rel=1e-10, abs=1e-12)
+
+
+def test_the_tolerance_of_the_programme_holds_for_any_budget():
+    # where all constraints are active at once; 64 would be the largest number in any of them
+    v, k = example("digits").importance, example("digits").kurtosis
+    for dimensions in (63.0, 64.0, 1000.0):
+        value, kept = convex_programme(v, k, dimensions, True)
+        assert value <= solve(v, k, dimensions).loss + 10 * kept * loss_at_zero(v, k, True)
 
 
 def test_search_meets_the_easy_cases():

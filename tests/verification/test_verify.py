@@ -131,6 +131,12 @@ def test_edges(v, k, dimensions):
     assert report.verdict is Verdict.AGREE, report.summary()
 
 
+def test_arrays_of_other_libraries():
+    xp = pytest.importorskip("array_api_strict")
+    report = verify(*(xp.asarray(column) for column in CONVEX[:2]), 2, samples=FEW)
+    assert report.to_dict() == verify(*CONVEX, samples=FEW).to_dict()
+
+
 def test_report_formats():
     report = verify(*CONVEX, samples=FEW, title="a | problem")
     assert report.summary().startswith("a | problem: all routes agree\n\nroute ")
