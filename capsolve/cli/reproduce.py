@@ -23,7 +23,8 @@ from capsolve.cli._shared import pool
 @click.option(
     "--cells",
     type=click.IntRange(min=2),
-    help="Cells along each side of a diagram that is optimised cell by cell; each figure has its own default.",
+    help="Cells along each side of a diagram that is optimised cell by cell; for incidental, the number of widths.  "
+    "[default: fig4 50, fig7 40, incidental 16]",
 )
 @click.option(
     "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share the cells."

@@ -1,12 +1,14 @@
 """Figures that are made at once: their files, their statements, and statements that would be found false."""
 
 import csv
+from importlib import import_module
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import capsolve
+from capsolve import reproduction
 from capsolve.cli import main
 from capsolve.cli.reproduce import command
 from capsolve.reproduction import FIGURES, fig2, fig6
@@ -74,6 +76,16 @@ def test_the_command_writes_what_it_lists(tmp_path):
     with open(tmp_path / "new" / "paper" / "fig2.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["importance"]) for row in rows] == list(fig2.IMPORTANCE)
+
+
+def test_all_makes_one_figure_after_the_other(tmp_path, monkeypatch):
+    assert all(callable(import_module(f"capsolve.reproduction.{name}").make) for name in FIGURES)
+    monkeypatch.setattr(reproduction, "FIGURES", ("fig2", "fig6"))  # the others take long
+    ran = CliRunner().invoke(main, ["reproduce", "all", "-o", str(tmp_path)])
+    assert ran.exit_code == 0, ran.output
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{name}.{kind}" for name in ("fig2", "fig6") for kind in ("png", "pdf", "csv", "md")
+    } | {"fig6.npz"}
 
 
 def test_the_same_figure_is_the_same_to_the_byte(tmp_path):

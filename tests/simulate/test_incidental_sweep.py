@@ -108,6 +108,7 @@ def test_a_sweep_counts_what_its_networks_have():
     counts = np.array([c.polysemantic for c in found.collisions])
     np.testing.assert_allclose(table["polysemantic"], counts.mean(axis=1))
     np.testing.assert_allclose(table["polysemantic_error"], counts.std(axis=1, ddof=1) / np.sqrt(5))
+    np.testing.assert_allclose(table["kept_error"], found.kept.std(axis=1, ddof=1) / np.sqrt(5))
     assert table["expected_pairs"] == pytest.approx([12 * 11 / 64, 12 * 11 / 160])
 
 
@@ -148,6 +149,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path, monkeypatch):
 
 def test_a_saved_sweep(tmp_path):
     found = collision_sweep(4, [6], instances=2, **ARGUMENTS)
+    assert np.isnan(collision_sweep(4, [6], instances=1, **ARGUMENTS).table()["kept_error"]).all()
     found.save(tmp_path / "sweep.npz")
     with np.load(tmp_path / "sweep.npz") as file:
         np.testing.assert_array_equal(file["opposite_pairs"][0], found.collisions[0].opposite_pairs)
