@@ -65,6 +65,14 @@ def scalar(name: str, value: Any, *, low: float = -math.inf, high: float = math.
     return number
 
 
+def whole(name: str, value: Any, low: int = 1) -> int:
+    """Return ``value`` as an integer ≥ ``low``, or raise a `ValueError` that names it; 3.0 is one."""
+    number = scalar(name, value, low=float(low))
+    if not number.is_integer():
+        raise ValueError(f"{name} must be an integer, got {number!r}")
+    return int(number)
+
+
 def capacity_vector(value: Any, features: int) -> FloatArray:
     """Return validated capacities, shape (features,), each in [0, 1]."""
     c = value if isinstance(value, np.ndarray) and value.dtype == np.float64 else real_array("capacity", value)

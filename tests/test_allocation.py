@@ -328,7 +328,7 @@ def test_table_export():
 
 
 def test_a_number_has_no_index():
-    with pytest.raises(ValueError, match="^dimensions must be finite, got nan$"):
+    with pytest.raises(ValueError, match=r"^dimensions must be finite, got nan$"):
         solve([1.0], 9.0, np.nan)
 
 

@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from scipy.sparse.linalg import LinearOperator, minres
 from tqdm import tqdm
 
-from capsolve._checks import FloatArray, at_least, flag, real_array, scalar
+from capsolve._checks import FloatArray, at_least, flag, real_array, whole
 from capsolve.geometry.blocks import Block, blocks
 from capsolve.geometry.capacities import capacities
 from capsolve.geometry.loss import embedding_loss
@@ -179,9 +179,9 @@ def optimise_embedding(
     arXiv 2210.01892, eqs. 4-8 (the loss) and Fig. 4 (the same check, for six features in three dimensions).
     """
     v, k = _batch(importance, kurtosis)
-    D = _integer("dimensions", dimensions)
-    starts = _integer("restarts", restarts)
-    processes = _integer("workers", workers)
+    D = whole("dimensions", dimensions)
+    starts = whole("restarts", restarts)
+    processes = whole("workers", workers)
     bias = flag("bias", bias)
     *batch, n = v.shape
     problems = [_Problem(*row, D, bias) for row in zip(v.reshape(-1, n), k.reshape(-1, n), strict=True)]
@@ -340,10 +340,3 @@ def _batch(importance: Any, kurtosis: Any) -> tuple[FloatArray, FloatArray]:
     if shape[-1:] != v.shape[-1:]:
         raise ValueError(f"kurtosis must broadcast to the shape of importance {v.shape}, got {k.shape}")
     return np.broadcast_to(v, shape), np.broadcast_to(k, shape)
-
-
-def _integer(name: str, value: Any) -> int:
-    number = scalar(name, value, low=1.0)
-    if not number.is_integer():
-        raise ValueError(f"{name} must be an integer, got {number!r}")
-    return int(number)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from capsolve._checks import FloatArray, at_least, flag, real_array, scalar
+from capsolve._checks import FloatArray, at_least, flag, real_array, scalar, whole
 from capsolve.losses.tabulated import TabulatedLoss
 from capsolve.simulate.inputs import Inputs
 from capsolve.simulate.networks import train
@@ -114,10 +114,7 @@ def measure_loss_curve(
     array([1. , 0.2, 0. ])
     """
     p = scalar("density", density, low=0.0, high=1.0)
-    n = scalar("features", features, low=2.0)
-    if not n.is_integer():
-        raise ValueError(f"features must be an integer, got {features!r}")
-    n = int(n)
+    n = whole("features", features, low=2)
     generator = np.random.default_rng(rng)
     measured: FloatArray = np.empty(n + 1)
     spread: FloatArray = np.zeros(n + 1)

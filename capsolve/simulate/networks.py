@@ -22,7 +22,6 @@ import functools
 import hashlib
 import json
 import math
-import operator
 import time
 import warnings
 import zipfile
@@ -35,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from capsolve._checks import FloatArray, at_least, flag, real_array, scalar
+from capsolve._checks import FloatArray, at_least, flag, real_array, scalar, whole
 from capsolve._files import StrPath
 from capsolve.files import replacing
 from capsolve.geometry.capacities import capacities
@@ -52,6 +51,7 @@ _RATES = {"sum": 0.3, "autoencoder": 0.03}
 # kinks pass between its points: 16 sets of 512 end lower than one of 4,096, at an eighth of the price.
 _SETS = 16
 _LEAST_FINE = 4096  # points of the loss that is reported
+_SMALLEST = 1e-9  # of the largest importance in a cell, whose square float32 must hold
 _WORSE = 2.0  # times the loss of a network that has learnt nothing: not noise of the training any more
 _CPU_NUMBERS, _GPU_NUMBERS = 2**19, 2**26  # in the largest array of a block of networks: what a cache holds
 _SECONDS = 5.0  # between two writings of a checkpoint
@@ -195,7 +195,8 @@ def train(
         ``"sum-quadratic"``, ``"sum-relu"``, ``"sum-gelu"``, ``"autoencoder-quadratic"``, ``"autoencoder-relu"`` or
         ``"autoencoder-gelu"``; see this module's text for what each minimises.
     importance : array_like, shape (..., n)
-        v_i ≥ 0 of the sum model, inside the target; I_i ≥ 0 of the autoencoder, on the squared error. Not all 0.
+        v_i ≥ 0 of the sum model, inside the target; I_i ≥ 0 of the autoencoder, on the squared error. The largest
+        of a cell lies in [1e-9, 1e9].
     density : array_like, shape (...)
         The probability that a feature is active, in (0, 1]. Broadcast against the cells "..." of ``importance``.
     dimensions : int
@@ -252,9 +253,11 @@ def train(
     if model not in MODELS:
         raise ValueError(f"model must be one of {', '.join(MODELS)}, got {model!r}")
     v, p = _cells(importance, density)
-    D = _whole("dimensions", dimensions)
+    D = whole("dimensions", dimensions)
     if inputs is None:
         inputs = Inputs(low=-1.0 if model.startswith("sum") else 0.0)
+    if not isinstance(inputs, Inputs):
+        raise ValueError(f"inputs must be a capsolve.simulate.Inputs, got {inputs!r}")  # noqa: TRY004
     if schedule not in ("cosine", "constant"):
         raise ValueError(f"schedule must be 'cosine' or 'constant', got {schedule!r}")
     if objective not in ("expected", "sampled"):
@@ -262,11 +265,11 @@ def train(
     if learning_rate is None:
         learning_rate = _RATES[model.partition("-")[0]]
     rate = scalar("learning_rate", learning_rate, low=0.0)
-    settings = Settings(_whole("steps", steps), rate, schedule, objective, _whole("points", points))
+    settings = Settings(whole("steps", steps), rate, schedule, objective, whole("points", points))
     show = flag("progress", progress)
     if checkpoint is not None and rng is None:
         raise ValueError("a training with a checkpoint needs a seed: rng must not be None")
-    sweep = _Sweep(model, inputs, v, p, D, _whole("instances", instances), settings, np.random.default_rng(rng))
+    sweep = _Sweep(model, inputs, v, p, D, whole("instances", instances), settings, np.random.default_rng(rng))
     store = None if checkpoint is None else _Checkpoint(Path(checkpoint), sweep.fingerprint())
     result = sweep.run(store, show)
     if result.message:
@@ -513,6 +516,12 @@ def _cells(importance: Any, density: Any) -> tuple[FloatArray, FloatArray]:
     if idle.any():
         where = tuple(int(k) for k in np.argwhere(idle)[0])
         raise ValueError(f"importance must not be 0 for all features, as it is in cell {where}")
+    largest = v.max(axis=-1)
+    if ((largest < _SMALLEST) | (largest > 1 / _SMALLEST)).any():
+        raise ValueError(
+            f"the largest importance must lie in [{_SMALLEST:g}, {1 / _SMALLEST:g}], or losses do not fit into float32; "
+            f"got {largest.min():g} to {largest.max():g}"
+        )
     bad = (p <= 0) | (p > 1)
     if bad.any():
         raise ValueError(f"density must be in (0, 1], got {p[bad].flat[0]}")
@@ -521,16 +530,6 @@ def _cells(importance: Any, density: Any) -> tuple[FloatArray, FloatArray]:
     except ValueError:
         raise ValueError(f"density of shape {p.shape} does not fit the cells of importance, {v.shape[:-1]}") from None
     return np.broadcast_to(v, (*cells, v.shape[-1])), np.broadcast_to(p, cells)
-
-
-def _whole(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}") from None
-    if number < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return number
 
 
 def _capacities(embedding: npt.NDArray[np.float32]) -> FloatArray:

@@ -181,6 +181,8 @@ def transfer(
     given: dict[str, Any] = {"instances": instances, "progress": progress, "points": 4096} | settings
     if curve is None:
         curve = measure_loss_curve(model, density, inputs=inputs, rng=seeds[0], **given)
+    if not isinstance(curve, LossCurve):
+        raise ValueError(f"curve must be a capsolve.simulate.LossCurve, got {curve!r}")  # noqa: TRY004
     wanted = (model, density, inputs or curve.inputs)
     if (curve.model, curve.density, curve.inputs) != wanted:
         raise ValueError(f"curve must be that of {wanted}, got {(curve.model, curve.density, curve.inputs)}")

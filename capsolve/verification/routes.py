@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from capsolve._checks import FloatArray, scalar
+from capsolve._checks import FloatArray, whole
 from capsolve.allocation import Allocation, Status, certify, solve
 from capsolve.geometry.capacities import capacities
 from capsolve.geometry.loss import embedding_loss, sampled_loss
@@ -107,9 +107,7 @@ def verify(
     arXiv 2210.01892, sections 3-4.
     """
     model = QuadraticLoss(importance, kurtosis, bias)
-    count = scalar("samples", samples, low=2.0)
-    if not count.is_integer():
-        raise ValueError(f"samples must be an integer, got {samples!r}")
+    count = whole("samples", samples, low=2)
     zero = loss_at_zero(model.importance, model.kurtosis, bias)
     if not math.isfinite(zero):
         raise ValueError(
@@ -119,7 +117,7 @@ def verify(
         allocation = solve(model.importance, model.kurtosis, dimensions, bias=bias)
     else:
         allocation = certify(model, dimensions, capacity)
-    routes = _Routes(model, allocation, zero, np.random.default_rng(rng), int(count))
+    routes = _Routes(model, allocation, zero, np.random.default_rng(rng), count)
     name = title or f"{model.features} features in {allocation.dimensions:g} dimensions{'' if bias else ', no bias'}"
     return Verification(name, allocation, tuple(routes.all()))
 

@@ -122,6 +122,7 @@ def test_networks_that_all_diverged_are_an_error(monkeypatch, curve, report):
         ({"model": "sum-gelu"}, "curve must be that of"),
         ({"density": 0.2}, "curve must be that of"),
         ({"inputs": Inputs("laplace")}, "curve must be that of"),
+        ({"curve": 0.5}, "curve must be a capsolve.simulate.LossCurve, got 0.5"),
         ({"dimensions": -1}, "dimensions must be >= 0"),
     ],
 )
