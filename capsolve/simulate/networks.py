@@ -519,7 +519,7 @@ def _cells(importance: Any, density: Any) -> tuple[FloatArray, FloatArray]:
     largest = v.max(axis=-1)
     if ((largest < _SMALLEST) | (largest > 1 / _SMALLEST)).any():
         raise ValueError(
-            f"the largest importance must lie in [{_SMALLEST:g}, {1 / _SMALLEST:g}], or losses do not fit into float32; "
+            f"the largest importance must be in [{_SMALLEST:g}, {1 / _SMALLEST:g}], or losses do not fit into float32: "
             f"got {largest.min():g} to {largest.max():g}"
         )
     bad = (p <= 0) | (p > 1)
