@@ -84,6 +84,22 @@ def test_the_phase_changes_there_and_nowhere_else():
             assert tuple(capsolve.solve_batch(v, 1.8 / density, 3).phase[:, 0]) == phases
 
 
+def test_a_jump_halfway_between_cells_is_one_line():
+    # V = 1 lies in the middle of an edge, where all optima tie: the first cut must not decide what the line is
+    diagram = phase_diagram(("dimensions", 0, 6), ("importance", 0.1, 10), kurtosis=2.0, cells=40)
+    found = {(b.lower, b.upper): b for b in diagram.boundaries if b.order == "jump"}
+    ranges = {
+        (Phase.IGNORED, Phase.POLYSEMANTIC): (0, 1),
+        (Phase.IGNORED, Phase.MONOSEMANTIC): (1, 5),
+        (Phase.POLYSEMANTIC, Phase.MONOSEMANTIC): (5, 6),
+    }
+    assert found.keys() == ranges.keys()
+    D = diagram.x.values
+    for kind, (low, high) in ranges.items():
+        np.testing.assert_array_equal(np.sort(found[kind].x), D[(D > low) & (D < high)])  # no NaN: one piece
+        np.testing.assert_allclose(found[kind].y, 1.0, rtol=1e-10)
+
+
 def test_jumps_and_kinks_with_a_fractional_budget():
     # half a dimension too many for whole features: below κ = 3 the odd one gets 0, ½ or 1
     diagram = phase_diagram(("importance", 0.3, 3), ("kurtosis", 1.5, 8), dimensions=2.5, cells=12)
