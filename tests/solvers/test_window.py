@@ -157,6 +157,15 @@ def test_many_features_against_extended_precision(name, kind, monkeypatch):
     assert abs(allocation.scale / scale - 1) <= 1e-14
 
 
+def test_every_run_has_the_same_bits(kind):
+    """Threads take parts of the data in any order; the sums are put together in one."""
+    v, k = families(200_000)["mixed"]
+    first, *others = (solve(v, k, 20_000.3) for _ in range(4))
+    for other in others:
+        np.testing.assert_array_equal(other.capacity, first.capacity)
+        assert (other.loss, other.price, other.lower_bound) == (first.loss, first.price, first.lower_bound)
+
+
 def test_float32(kind):
     v, k = (column.astype(np.float32) for column in families(9000)["mixed"])
     mine, other = solve(v, k, 900.3), plainly(v.astype(np.float64), k.astype(np.float64), 900.3)
