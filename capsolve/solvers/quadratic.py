@@ -265,7 +265,7 @@ class _Others:
                 low = narrow(mine, budget, local).decided.low
             mine = mine.within(low, high, local)
             above, below = mine.ends(local)
-        ramp, self.unit, self.which = mine.decided, unit, mine.which
+        ramp, self.unit, self.which, self.end = mine.decided, unit, mine.which, mine.decided.low
         self.low, self.high, self.width = ramp.low / unit, ramp.high / unit, ramp.at_low - ramp.at_high
         self.budget, self.least, self.most = budget - ramp.at_high, above - ramp.at_high, below - ramp.at_high
         v = scaled(mine.importance, mine.kurtosis, unit)
@@ -286,10 +286,10 @@ class _Others:
         loss = self._decided_loss(decided)
         if self.model:
             loss += float(np.sum(self.model.feature_loss(few)))
-        scale = filling.scale or self.low
         taken = float(filling.capacity[n + 1]) if step > 0.0 else 0.0
-        unit = self.unit
-        return Spread(few, decided, taken, 2.0 * filling.scale**2, loss, scale * unit, filling.correction * unit)
+        # the window's end in units may underflow, and at a scale of 0 features that gain nothing would be full
+        scale = filling.scale * self.unit or self.end
+        return Spread(few, decided, taken, 2.0 * filling.scale**2, loss, scale, filling.correction * self.unit)
 
     def bound(self, price: float) -> float:
         """Return min_C [L(C) + price · ΣC]."""
