@@ -159,10 +159,9 @@ def test_many_features_against_extended_precision(name, kind, monkeypatch):
 
 def test_a_window_wider_than_the_range_of_floats():
     """At scale 0, to which the window's end underflows in units of the price, features with κ = 1 would be full."""
-    v = 10.0 ** np.array(
-        [63, 0, 150, -63, 27, 0, -7, 0, 0, 0, 52, 145, 114, 134, 64, -24, 0, -101]
-        + [0, 0, -75, 1, -8, -44, 149, 3, -49, 98, -116, 5, 0, -41, 1, 149, 0, -129]
-    )
+    first = [63, 0, 150, -63, 27, 0, -7, 0, 0, 0, 52, 145, 114, 134, 64, -24, 0, -101]
+    last = [0, 0, -75, 1, -8, -44, 149, 3, -49, 98, -116, 5, 0, -41, 1, 149, 0, -129]
+    v = 10.0 ** np.array([*first, *last])
     k = np.ones(36)
     k[[0, 1, 3, 5, 6, 10, 12, 17, 18, 19, 24, 26, 29, 35]] += 1e-12
     for dimensions in (1e-300, 1e-3, 0.5):
