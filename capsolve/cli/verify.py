@@ -68,7 +68,8 @@ def command(
         given = load_profile(profile)
         with about(profile):
             title = f"{profile}: {len(given)} features in {dimensions:g} dimensions{'' if bias else ', no bias'}"
-            reports = [verify(given.importance, given.kurtosis, dimensions, bias=bias, rng=seed, title=title)]
+            options = {"bias": bias, "rng": seed, "title": title, "progress": sys.stderr.isatty()}
+            reports = [verify(given.importance, given.kurtosis, dimensions, **options)]
     disagree = [report for report in reports if report.verdict.value == "disagree"]
     if output is not None:
         _write(reports, output)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
-from capsolve._checks import FloatArray, whole
+from capsolve._checks import FloatArray, flag, whole
 from capsolve.allocation import Allocation, Status, certify, solve
 from capsolve.geometry.capacities import capacities
 from capsolve.geometry.loss import embedding_loss, sampled_loss
@@ -43,6 +44,7 @@ def verify(
     samples: int = 200_000,
     rng: Any = 0,
     title: str | None = None,
+    progress: bool = False,
 ) -> Verification:
     """Hold the allocation of `capsolve.solve` against every other route to the least loss.
 
@@ -70,6 +72,8 @@ def verify(
         The source of starts and inputs.
     title : str, optional
         What the report calls the problem.
+    progress : bool
+        Show a progress bar on standard error.
 
     Returns
     -------
@@ -119,7 +123,8 @@ def verify(
         allocation = certify(model, dimensions, capacity)
     routes = _Routes(model, allocation, zero, np.random.default_rng(rng), count)
     name = title or f"{model.features} features in {allocation.dimensions:g} dimensions{'' if bias else ', no bias'}"
-    return Verification(name, allocation, tuple(routes.all()))
+    checks = tqdm(routes.all(), disable=not flag("progress", progress), unit="check", leave=False)
+    return Verification(name, allocation, tuple(checks))
 
 
 @dataclass(frozen=True)
