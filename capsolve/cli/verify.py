@@ -68,8 +68,9 @@ def command(
         given = load_profile(profile)
         with about(profile):
             title = f"{profile}: {len(given)} features in {dimensions:g} dimensions{'' if bias else ', no bias'}"
-            options = {"bias": bias, "rng": seed, "title": title, "progress": sys.stderr.isatty()}
-            reports = [verify(given.importance, given.kurtosis, dimensions, **options)]
+            show = sys.stderr.isatty()
+            v, k = given.importance, given.kurtosis
+            reports = [verify(v, k, dimensions, bias=bias, rng=seed, title=title, progress=show)]
     disagree = [report for report in reports if report.verdict.value == "disagree"]
     if output is not None:
         _write(reports, output)
