@@ -71,8 +71,15 @@ class SecondMoment:
                 f"W must have the same number of dimensions in every block, got {rows.shape[-1]} "
                 f"after {self._scale.shape[-1]}"
             )
+        peak = _largest(xp, rows, axis=-2)
+        require_finite("W", xp, peak)
+        if self._scale is not None:
+            peak = xp.maximum(self._scale, peak)
+            self._moment = self._in_units(xp, peak)
+        self._scale = peak
+        unit = or_one(xp, peak)[..., None, :]
         for block in row_blocks(rows, _ADD):
-            self._add(xp, block)
+            self._add(xp, block / unit)
 
     def merge(self, other: SecondMoment) -> None:
         """Add the rows that ``other`` was given."""
@@ -86,22 +93,19 @@ class SecondMoment:
         self._moment = self._in_units(xp, scale) + other._in_units(xp, scale)
         self._scale = scale
 
-    def _add(self, xp: Any, block: Any) -> None:
-        peak = xp.maximum(xp.max(block, axis=-2), -xp.min(block, axis=-2))
-        require_finite("W", xp, peak)
-        if self._scale is not None:
-            peak = xp.maximum(self._scale, peak)
-            self._moment = self._in_units(xp, peak)
-        self._scale = peak
-        unit = block / or_one(xp, peak)[..., None, :]
+    def _add(self, xp: Any, unit: Any) -> None:
         product = xp.matrix_transpose(unit) @ unit
         if api.is_numpy_array(product):
             product = product.astype(np.float64, copy=False)
-        self._moment = product if self._moment is None else self._moment + product
+        if self._moment is not None:
+            product += self._moment
+        self._moment = product
 
     def _in_units(self, xp: Any, scale: Any) -> Any:
         shrink = self._scale / or_one(xp, scale)
-        return self._moment * (shrink[..., :, None] * shrink[..., None, :])
+        moment = self._moment * shrink[..., :, None]
+        moment *= shrink[..., None, :]
+        return moment
 
     def capacities(self, rows: Any) -> Any:
         """Return the capacity of each of ``rows`` (..., n, D), shape (..., n); 0 for a zero row."""
@@ -131,18 +135,22 @@ class SecondMoment:
 
 
 def _measure(xp: Any, rows: Any, scale: Any, moment: Any) -> tuple[Any, Any, Any]:
-    peak = xp.max(xp.abs(rows), axis=-1)
+    peak = _largest(xp, rows)
     require_finite("W", xp, peak)
     unit = rows / or_one(xp, peak)[..., None]
     square = xp.vecdot(unit, unit, axis=-1)
-    direction = unit * scale[..., None, :]
-    reach = xp.max(direction, axis=-1)
-    reach = xp.maximum(reach, -xp.min(direction, axis=-1))
-    direction = direction / or_one(xp, reach)[..., None]
-    total = xp.vecdot(direction @ moment, direction, axis=-1)
+    unit *= scale[..., None, :]  # in place where arrays allow it: each pass through memory counts
+    reach = _largest(xp, unit)
+    unit /= or_one(xp, reach)[..., None]
+    total = xp.vecdot(unit @ moment, unit, axis=-1)
     own = (peak / or_one(xp, reach) * square) ** 2
     # A row is part of M, so own <= total but for rounding.
     return own, xp.maximum(total, own), reach / xp.sqrt(or_one(xp, square))
+
+
+def _largest(xp: Any, rows: Any, axis: int = -1) -> Any:
+    """Return the largest absolute entry of each row, or column; NaN if there is one."""
+    return xp.maximum(xp.max(rows, axis=axis), -xp.min(rows, axis=axis))
 
 
 def or_one(xp: Any, array: Any) -> Any:

@@ -50,9 +50,9 @@ from capsolve.solvers.window import (
 BoolArray = npt.NDArray[np.bool_]
 Interval = tuple[float, float]
 # Up to here plain Python is faster than NumPy.
-HANDFUL = 64
+HANDFUL = 100
 # Up to here all breakpoints are searched at once; beyond, passes over the data are faster.
-SMALL = 2048
+SMALL = 1 << 15
 # From here on compiled passes save more time than it takes to import Numba within a few calls.
 MANY = 100_000
 
