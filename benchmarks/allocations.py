@@ -15,6 +15,7 @@ from benchmarks.reference import reference
 
 OURS = "capsolve.solve"
 FLOOR = "floor: write at a known price"
+FRESH = "the same into a new array"
 
 
 def records(
@@ -46,6 +47,7 @@ def _one(
     answers: dict[str, Any] = {}
     calls = {
         FLOOR: lambda: peers.floor(v, k, allocation.scale, out),
+        FRESH: lambda: peers.floor(v, k, allocation.scale, np.empty_like(out)),
         "np.copyto": lambda: np.copyto(out, exact.importance),
         OURS: lambda: answers.update({OURS: capsolve.solve(v, k, given.dimensions).capacity}),
     }
