@@ -39,7 +39,7 @@ class PhaseDiagram:
     boundaries : tuple of Boundary
         The lines between the phases of the tracked feature.
     critical : tuple of (x, y)
-        The points where a jump ends, where they are known in closed form.
+        The points where a jump becomes a kink: in closed form where that is known, else found to 1e-6 of a step.
     description : str
         What is the same in all cells.
     """
@@ -238,7 +238,7 @@ def solved(problems: Problems, x: Axis, y: Axis, tracked: int, tolerance: float)
         raise ValueError(f"tracked must be below the number of features, {capacities.shape[-1]}, got {tracked}")
     found = closed_form(problems, x, y, tracked)
     if found is None:
-        found = traced(problems, x, y, phase_of(capacities[..., tracked]), tracked, tolerance), ()
+        found = traced(problems, x, y, phase_of(capacities[..., tracked]), tracked, tolerance)
     boundaries, critical = found
     arrays = {name: getattr(answers, name).reshape(shape) for name in ("price", "loss", "gap", "optimal")}
     return PhaseDiagram(

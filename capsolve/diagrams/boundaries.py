@@ -21,6 +21,8 @@ ACCURACY = 1e-10  # of a crossing, along its axis: absolute, or relative on a lo
 CUT = 0.487  # where an edge is cut: not in the middle, where lines lie if axes are symmetric, and optima tie on a line
 JUMP = 1e-3  # a capacity that changes by more between two points that close jumps
 FINER = 4  # points of a closed form for each value of the axis
+SECTIONS = 32  # parts that a stretch is cut into at once in the search for the end of a jump
+HALVINGS = 24  # of two steps of the grid, in which a jump ends
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -128,14 +130,18 @@ def closed_form(
 
 def traced(
     problems: Problems, x: Axis, y: Axis, phase: npt.NDArray[np.int8], tracked: int, tolerance: float
-) -> tuple[Boundary, ...]:
-    """Find the boundaries of the tracked feature's ``phase`` (ny, nx) to 1e-10 along the edges of the grid."""
+) -> tuple[tuple[Boundary, ...], tuple[tuple[float, float], ...]]:
+    """Find the boundaries of the tracked feature's ``phase`` (ny, nx), and where jumps become kinks.
+
+    Boundaries are found to 1e-10 along the edges of the grid, the ends of jumps to 1e-6 of a step of it.
+    """
     ny, nx = phase.shape
     node = np.arange(ny * nx).reshape(ny, nx)
     horizontal = np.stack([node[:, :-1].ravel(), node[:, 1:].ravel()], axis=1)
     vertical = np.stack([node[:-1].ravel(), node[1:].ravel()], axis=1)
     edges = np.concatenate([horizontal, vertical])
     found: dict[Kind, list[list[FloatArray]]] = {}
+    critical: list[tuple[float, float]] = []
     for begins in (Phase.POLYSEMANTIC, Phase.MONOSEMANTIC):
         # −1 stands for "there is no such feature", which is not a phase
         above, there = phase.ravel() >= begins, phase.ravel() >= 0
@@ -149,12 +155,17 @@ def traced(
             points[real], kinds[real] = _cross(problems, x, y, edges[cut[real]], begins, tracked, tolerance)
         at = np.full(len(edges), -1)
         at[cut] = np.arange(cut.size)
-        for chain in _chains(at, ny, nx):
-            for kind, piece in _pieces([i for i in chain if real[i]], kinds):
+        for crossings in _chains(at, ny, nx):
+            chain = [i for i in crossings if real[i]]
+            for before, last in _last_jumps(chain, kinds):
+                end = _jump_end(problems, x, y, points[[before, last]], begins, tracked, tolerance)
+                if end is not None and not any(np.allclose(end, known, rtol=1e-5) for known in critical):
+                    critical.append(end)
+            for kind, piece in _pieces(chain, kinds):
                 if kind[:2] == (Phase.IGNORED, Phase.MONOSEMANTIC) and begins is Phase.MONOSEMANTIC:
                     continue  # the same line as where polysemantic would begin
                 found.setdefault(kind, []).append([points[piece, 0], points[piece, 1]])
-    return tuple(_boundary(kind, pieces) for kind, pieces in sorted(found.items()))
+    return tuple(_boundary(kind, pieces) for kind, pieces in sorted(found.items())), tuple(sorted(critical))
 
 
 def _cross(
@@ -230,6 +241,56 @@ def _pieces(chain: list[int], kinds: npt.NDArray[np.object_]) -> Iterator[tuple[
         if i == len(chain) or kinds[chain[i]] != kinds[chain[begin]]:
             yield kinds[chain[begin]], chain[begin:i]
             begin = i
+
+
+def _last_jumps(chain: list[int], kinds: npt.NDArray[np.object_]) -> Iterator[tuple[int, int]]:
+    """Yield the last jump before a kink along a line, in either direction, and the one before it."""
+    for line in (chain, chain[::-1]):
+        for before, last, beyond in zip(line, line[1:], line[2:], strict=False):
+            if kinds[before][2] == kinds[last][2] == "jump" and kinds[beyond][2] == "kink":
+                yield before, last
+
+
+def _jump_end(
+    problems: Problems, x: Axis, y: Axis, points: FloatArray, begins: Phase, tracked: int, tolerance: float
+) -> tuple[float, float] | None:
+    """Return where the jump ends that goes on from the second of two points; None if it does so beyond two steps.
+
+    The search goes on in the direction of the line, along the axis that it follows more closely. At every place on it
+    the boundary is looked for two steps to either side.
+    """
+    axes = (x, y)
+    step = np.array([np.max(np.abs(np.diff(axis.position(axis.values)))) for axis in axes])
+    start, ahead = np.stack([x.position(points[:, 0]), y.position(points[:, 1])], axis=1)
+    main = int(np.argmax(np.abs(ahead - start) / step))
+    if axes[main].name in WHOLE or axes[1 - main].name in WHOLE or ahead[main] == start[main]:
+        return None
+    stride = 2.0 * step[main] * np.sign(ahead[main] - start[main])
+
+    def jump(t: float) -> tuple[bool, tuple[float, float]]:
+        low, high = ahead[1 - main] + 2.0 * step[1 - main] * np.array([-1.0, 1.0])
+        while True:
+            across = axes[1 - main].value(np.linspace(low, high, SECTIONS + 1))
+            along = np.full_like(across, axes[main].value(ahead[main] + t * stride))
+            at = (along, across) if main == 0 else (across, along)
+            c = problems.solve(*at, tolerance).capacities[:, tracked]
+            reached = np.add(c > 0.0, c == 1.0, dtype=np.intp) >= begins
+            if reached[0] == reached[-1]:
+                return False, (np.nan, np.nan)
+            i = int(np.argmax(reached != reached[0]))
+            if high - low <= ACCURACY * SECTIONS:
+                return bool(abs(c[i] - c[i - 1]) > JUMP), (float(at[0][i]), float(at[1][i]))
+            low, high = (float(axes[1 - main].position(across[j])) for j in (i - 1, i))
+
+    (is_jump, end), (goes_on, _) = jump(0.0), jump(1.0)
+    if not is_jump or goes_on:
+        return None
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        is_jump, place = jump(middle)
+        low, high, end = (middle, high, place) if is_jump else (low, middle, end)
+    return end
 
 
 def _boundary(kind: Kind, pieces: list[list[FloatArray]]) -> Boundary:

@@ -14,7 +14,7 @@ def traced_again(diagram, **given):
     """Find the boundaries of a diagram by bisection, whether they have a closed form or not."""
     given = {"features": 6, "dimensions": 3, **given}
     problems = Problems.of(diagram.x, diagram.y, "groups", given, given.pop("group", 1), "uniform")
-    return traced(problems, diagram.x, diagram.y, phase_of(diagram.capacity), diagram.tracked, 1e-9)
+    return traced(problems, diagram.x, diagram.y, phase_of(diagram.capacity), diagram.tracked, 1e-9)[0]
 
 
 def test_figure_4():
@@ -98,6 +98,34 @@ def test_a_jump_halfway_between_cells_is_one_line():
     for kind, (low, high) in ranges.items():
         np.testing.assert_array_equal(np.sort(found[kind].x), [d for d in D if low < d < high])  # no NaN: one piece
         np.testing.assert_allclose(found[kind].y, 1.0, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("y", "dimensions", "meeting"),
+    [(("density", 1, 0.01), 3, 0.6), (("kurtosis", 1.2, 30), 3, 3.0), (("sparsity", 0, 0.9), 2.5, 0.4)],
+)
+@pytest.mark.parametrize("across", [True, False])
+def test_where_a_jump_ends_without_a_closed_form(y, dimensions, meeting, across):
+    """The critical point is where κ = 3, found by the capacities alone, whichever way the axes run."""
+    importance = ("importance", 0.013, 90)
+    axes = (importance, y) if across else (y, importance)
+    given = {"features": 6, "dimensions": dimensions}
+    diagram = phase_diagram(*axes, cells=20, **given)
+    problems = Problems.of(diagram.x, diagram.y, "groups", given, 1, "uniform")
+    _, found = traced(problems, diagram.x, diagram.y, phase_of(diagram.capacity), 0, 1e-9)
+    assert len(found) == 1
+    assert found[0] == pytest.approx((1.0, meeting) if across else (meeting, 1.0), rel=1e-6)
+    if dimensions == 2.5:  # no closed form: the diagram has it from the search
+        assert diagram.critical == found
+
+
+def test_a_jump_that_leaves_the_diagram_has_no_end():
+    dense = phase_diagram(("importance", 0.013, 90), ("kurtosis", 1.2, 2.9), cells=20, dimensions=2.5)
+    assert [boundary.order for boundary in dense.boundaries] == ["jump"]
+    assert dense.critical == ()
+    sparse = phase_diagram(("importance", 0.013, 90), ("kurtosis", 3.1, 30), cells=20, dimensions=2.5)
+    assert {boundary.order for boundary in sparse.boundaries} == {"kink"}
+    assert sparse.critical == ()
 
 
 def test_jumps_and_kinks_with_a_fractional_budget():
