@@ -21,9 +21,10 @@ def test_round_trip(tmp_path, suffix, dimensions):
     np.testing.assert_array_equal(again.capacity, allocation.capacity)
     np.testing.assert_array_equal(again.model.kurtosis, PROFILE.kurtosis)
     assert again.status is allocation.status is Status.OPTIMAL
-    for name in ("loss", "price", "dimensions", "kkt_error"):
+    for name in ("price", "dimensions", "kkt_error"):
         assert getattr(again, name) == getattr(allocation, name)
-    assert again.lower_bound == pytest.approx(allocation.lower_bound, rel=1e-15)
+    for name in ("loss", "lower_bound"):  # 64 numbers added in another order
+        assert getattr(again, name) == pytest.approx(getattr(allocation, name), rel=2e-15)
 
 
 def test_without_bias(tmp_path):

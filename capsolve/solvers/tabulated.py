@@ -81,7 +81,7 @@ def solve_tabulated(model: TabulatedLoss, dimensions: float, tolerance: float, *
     --------
     >>> from capsolve import TabulatedLoss
     >>> solve_tabulated(TabulatedLoss([1.0, 0.9, 0.5, 0.0], weight=[1.0, 1.0, 1.0]), 1.5, 1e-9)
-    Solution(capacity=array([1. , 0.5, 0. ]), gap=0.0, boxes=3)
+    Solution(capacity=array([1. , 0.5, 0. ]), gap=0.0, boxes=3, ...)
     """
     budget = scalar("dimensions", dimensions, low=0.0)
     tolerance = scalar("tolerance", tolerance, low=0.0, high=1.0)
