@@ -16,8 +16,9 @@ from capsolve._arrays import floating as as_floating
 from capsolve._checks import FloatArray
 from capsolve.geometry.chunks import row_blocks
 
-# Entries of W handled at a time. Adding a block costs an addition to M, so those blocks are the larger ones.
-_ADD = 2**24
+# Entries of W handled at a time. Adding a block costs an addition to M, so those blocks are the larger ones; not so
+# large, though, that each would be given fresh memory, which costs more than to write to it.
+_ADD = 2**23
 _MEASURE = 2**21
 
 
@@ -95,11 +96,10 @@ class SecondMoment:
 
     def _add(self, xp: Any, unit: Any) -> None:
         product = xp.matrix_transpose(unit) @ unit
-        if api.is_numpy_array(product):
-            product = product.astype(np.float64, copy=False)
         if self._moment is not None:
-            product += self._moment
-        self._moment = product
+            self._moment += product
+        else:
+            self._moment = product.astype(np.float64, copy=False) if api.is_numpy_array(product) else product
 
     def _in_units(self, xp: Any, scale: Any) -> Any:
         shrink = self._scale / or_one(xp, scale)
