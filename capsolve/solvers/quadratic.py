@@ -52,7 +52,7 @@ Interval = tuple[float, float]
 # Up to here plain Python is faster than NumPy.
 HANDFUL = 100
 # Up to here all breakpoints are searched at once; beyond, passes over the data are faster.
-SMALL = 1 << 15
+SMALL = 1 << 14
 # From here on compiled passes save more time than it takes to import Numba within a few calls.
 MANY = 100_000
 

@@ -36,8 +36,8 @@ CONFIDENCE = 4.0
 FEW = 32
 # Below this relative width of the window, rounding decides who is decided.
 NARROWEST = 1e-9
-# Features in a sample, at least; of more than a million as many as cost as much as the undecided ones that they save.
-SAMPLE = 1 << 14
+# Features in a sample, at least; of many features as many as cost as much as the undecided ones that they save.
+SAMPLE = 1 << 11
 # Features in the sample of the sample that starts the search, and in a run of neighbours.
 ROUGH = 1 << 10
 RUN = 32
@@ -198,7 +198,7 @@ def regret(v: FloatArray, k: FloatArray, capacity: FloatArray, scale: float) -> 
 class Arrays:
     """A source in memory: NumPy arrays of real numbers, gone through in blocks that stay in the cache."""
 
-    BLOCK = 1 << 15
+    BLOCK = 1 << 13
 
     def __init__(self, importance: npt.NDArray[Any], kurtosis: npt.NDArray[Any]) -> None:
         self.importance = importance
