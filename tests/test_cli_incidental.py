@@ -2,11 +2,6 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -15,6 +10,7 @@ from click.testing import CliRunner
 from capsolve.cli import main
 from capsolve.cli.incidental import command
 from capsolve.simulate.incidental import collision_sweep, sweep
+from tests.interruption import interrupt, start, written
 
 SHORT = ["--features", "6", "--instances", "3", "--steps", "300", "--learning-rate", "0.02", "--penalty", "0.02"]
 
@@ -60,32 +56,18 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
 def test_a_real_signal_in_the_middle_changes_nothing(tmp_path, workers):
     options = "--features 16 --neurons 16:64:16 --instances 8 --steps 1200 --learning-rate 0.01 --penalty 0.01"
 
-    def start(name, workers=1):
-        files = ["--data", name, "--checkpoint", f"{name}.kept", "--workers", str(workers)]
-        return subprocess.Popen(
-            [sys.executable, "-m", "capsolve", "incidental", *options.split(), *files],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            cwd=tmp_path,
-            start_new_session=True,
-        )
+    def begin(name, workers=1):
+        files = ["--data", name, "--checkpoint", f"{name}.kept", "--workers", workers]
+        return start("incidental", *options.split(), *files, folder=tmp_path)
 
-    process, deadline = start("a.npz", workers), time.monotonic() + 60
-    while not list(tmp_path.glob("a.npz.kept/network-*.npz")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to workers, too
-    _, message = process.communicate(timeout=60)
-    assert (process.returncode, message.strip()) == (130, b"capsolve: error: interrupted")
-    stored = {path: path.stat().st_mtime_ns for path in tmp_path.glob("a.npz.kept/network-*.npz")}
+    kept, pattern = tmp_path / "a.npz.kept", "network-*.npz"
+    stored = interrupt(begin("a.npz", workers), kept, pattern)
     assert 1 <= len(stored) < 32
     assert not (tmp_path / "a.npz").exists()
     for name in ("a.npz", "b.npz"):
-        process = start(name)
+        process = begin(name)
         assert (process.communicate(timeout=120)[1], process.returncode) == (b"", 0)
-    assert {path: path.stat().st_mtime_ns for path in stored} == stored
+    assert stored.items() <= written(kept, pattern).items()
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 

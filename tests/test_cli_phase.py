@@ -1,17 +1,13 @@
 """``capsolve phase``: pictures, arrays, comparisons, interruptions."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 
 import capsolve
 from capsolve import EmpiricalPhaseDiagram, PhaseDiagram, cli
+from tests.interruption import interrupt, start, written
 
 SMALL = ["--features", "4", "--dimensions", "2", "--cells", "6x4"]
 
@@ -99,25 +95,13 @@ def test_several_workers_and_a_checkpoint_that_stays(run, tmp_path):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_interrupted_command_goes_on(run, tmp_path, workers):
     options = ["--empirical", "quadratic", "--cells", "14x11", "--restarts", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "capsolve", "phase", *options, "--data", "a.npz", "--workers", str(workers)],
-        stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
-    folder, deadline = tmp_path / "a.npz.cells", time.monotonic() + 60
-    while not list(folder.glob("batch-*.npz")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to workers, too
-    _, message = process.communicate(timeout=60)
-    assert (process.returncode, message.strip()) == (130, b"capsolve: error: interrupted")
-    stored = {path.name: path.stat().st_mtime_ns for path in folder.glob("batch-*.npz")}
+    process = start("phase", *options, "--data", "a.npz", "--workers", workers, folder=tmp_path)
+    folder = tmp_path / "a.npz.cells"
+    stored = interrupt(process, folder, "batch-*.npz")
     assert 1 <= len(stored) < 4
     assert not (tmp_path / "a.npz").exists()
     assert run(*options, "--data", "a.npz", "--checkpoint", folder)[0] == 0
-    assert stored.items() <= {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}.items()
+    assert stored.items() <= written(folder, "*").items()
     assert run(*options, "--data", "a.npz")[0] == 0  # everything is there; now the folder goes
     assert run(*options, "--data", "b.npz")[0] == 0
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
