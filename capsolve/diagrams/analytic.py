@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._checks import FloatArray, scalar
+from capsolve._checks import FloatArray, scalar, whole
 from capsolve._files import StrPath
 from capsolve.allocation import FINEST_TOLERANCE, Phase
 from capsolve.diagrams._archive import reading, write
 from capsolve.diagrams.axes import Axis
 from capsolve.diagrams.boundaries import Boundary, closed_form, traced
-from capsolve.diagrams.problems import Problems, problems_over, whole
+from capsolve.diagrams.problems import Problems, problems_over
 
 _KIND = "a phase diagram of capsolve"
 _ARRAYS = ("capacities", "price", "loss", "gap", "optimal")

@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from capsolve._checks import FloatArray, flag, scalar
+from capsolve._checks import FloatArray, flag, scalar, whole
 from capsolve._files import StrPath
 from capsolve.diagrams._archive import FORMAT, reading, write
 from capsolve.diagrams.agreement import Agreement, compare
 from capsolve.diagrams.analytic import PhaseDiagram, phase_of, solved
 from capsolve.diagrams.axes import Axis
-from capsolve.diagrams.problems import Problems, problems_over, whole
+from capsolve.diagrams.problems import Problems, problems_over
 from capsolve.files import replacing
 
 IntArray = npt.NDArray[np.intp]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._checks import FloatArray, importance_and_kurtosis, scalar
+from capsolve._checks import FloatArray, importance_and_kurtosis, scalar, whole
 from capsolve.batch import solve_batch
 from capsolve.diagrams.axes import KNOWN, WHOLE, Axis, allowed
 from capsolve.profile import Profile
@@ -213,14 +213,6 @@ def _belong(family: str, names: list[str]) -> None:
         raise ValueError(f"{' and '.join(inputs)} say the same thing: give one of them")
     if not inputs:
         raise ValueError("give kurtosis, density or sparsity, as an axis or as a number")
-
-
-def whole(name: str, value: Any, low: int) -> int:
-    """Return an integer of at least ``low``."""
-    number = scalar(name, value, low=low)
-    if not number.is_integer():
-        raise ValueError(f"{name} must be an integer, got {number!r}")
-    return int(number)
 
 
 def _row(family: Family, x: float, y: float, names: tuple[str, str]) -> tuple[FloatArray, FloatArray]:

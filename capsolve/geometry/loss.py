@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from capsolve._checks import FloatArray, importance_and_kurtosis, real_array, scalar
+from capsolve._checks import FloatArray, importance_and_kurtosis, real_array, whole
 from capsolve.geometry.capacities import capacities
 
 _ENTRIES = 2**21  # numbers in one block of G, or of samples
@@ -132,13 +132,11 @@ def sampled_loss(
     if (kurtosis is None) == (draw is None):
         raise ValueError("give exactly one of kurtosis and draw")
     W, v, k = _arguments(W, importance, 1.0 if kurtosis is None else kurtosis)
-    count = scalar("samples", samples, low=2.0)
-    if count != int(count):
-        raise ValueError(f"samples must be an integer, got {samples!r}")
+    count = whole("samples", samples, low=2)
     generator = np.random.default_rng(rng)
     sample = draw if draw is not None else _sparse_signs(k)
     best = math.fsum(v - np.vecdot(W, W)) if bias else 0.0
-    losses: FloatArray = np.empty(int(count))
+    losses: FloatArray = np.empty(count)
     step = max(1, _ENTRIES // v.size)
     for start in range(0, losses.size, step):
         size = min(step, losses.size - start)

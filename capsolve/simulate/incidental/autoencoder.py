@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from capsolve._checks import FloatArray, flag, real_array, scalar
+from capsolve.simulate.incidental.counts import standard_error
 from capsolve.simulate.incidental.laws import whole
 
 NOISES = {"bipolar": 1.0, "uniform": 1.8, "gaussian": 3.0, "laplace": 6.0}
@@ -66,9 +67,7 @@ class Autoencoders:
         The error is NaN for a single network.
         """
         values = self.fourth.mean(axis=2)
-        count = values.shape[1]
-        error = values.std(axis=1, ddof=1) / math.sqrt(count) if count > 1 else np.full(len(values), np.nan)
-        return values.mean(axis=1), error
+        return values.mean(axis=1), standard_error(values)
 
     def __repr__(self) -> str:
         count, n, m = self.embedding.shape

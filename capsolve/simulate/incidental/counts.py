@@ -184,3 +184,10 @@ def _alike(start: Any, end: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     if a.shape != b.shape or a.ndim < 2:
         raise ValueError(f"start and end must have the same shape (..., n, m), got {a.shape} and {b.shape}")
     return a, b
+
+
+def standard_error(values: FloatArray) -> FloatArray:
+    """Return the standard error of the mean over networks, the columns of ``values``; NaN for a single network."""
+    if values.shape[1] == 1:
+        return np.full(len(values), np.nan)
+    return np.asarray(values.std(axis=1, ddof=1) / np.sqrt(values.shape[1]))

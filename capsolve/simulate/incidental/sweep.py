@@ -19,7 +19,13 @@ from capsolve._checks import FloatArray, flag, scalar
 from capsolve._files import StrPath
 from capsolve.files import replacing
 from capsolve.simulate.incidental._published import Recipe, train
-from capsolve.simulate.incidental.counts import Collisions, count_collisions, same_winner, start_end_correlation
+from capsolve.simulate.incidental.counts import (
+    Collisions,
+    count_collisions,
+    same_winner,
+    standard_error,
+    start_end_correlation,
+)
 from capsolve.simulate.incidental.laws import expected_neurons, expected_pairs, whole
 
 _MEASURED = ("opposite_pairs", "equal_pairs", "polysemantic", "opposite_neurons", "single", "capacity")
@@ -69,7 +75,7 @@ class CollisionSweep:
 
         From the spread between instances, whatever the distribution.
         """
-        return _standard_error(self._values(quantity))
+        return standard_error(self._values(quantity))
 
     def table(self) -> dict[str, npt.NDArray[Any]]:
         """Return one row per width: measured counts with standard errors, and what chance predicts."""
@@ -79,7 +85,7 @@ class CollisionSweep:
         columns: dict[str, npt.NDArray[Any]] = {"neurons": self.neurons}
         for name in ("polysemantic", "opposite_neurons", "opposite_pairs", "equal_pairs", "single", "excess"):
             columns[name], columns[f"{name}_error"] = self.mean(name), self.error(name)
-        columns["kept"], columns["kept_error"] = self.kept.mean(axis=1), _standard_error(self.kept)
+        columns["kept"], columns["kept_error"] = self.kept.mean(axis=1), standard_error(self.kept)
         columns["expected_neurons"] = expected_neurons(self.features, self.neurons)
         columns["expected_exclusive"] = exclusive
         columns["expected_pairs"] = expected_pairs(self.features, self.neurons)
@@ -219,13 +225,6 @@ def collision_sweep(
             store.add(task[1], task[2], found)
             bar.update(len(task[2]))
     return _gather(n, widths, count, window, store, {**asdict(recipe), "seed": seed})
-
-
-def _standard_error(values: FloatArray) -> FloatArray:
-    """Return the standard error of the mean of each row; NaN for rows of one."""
-    if values.shape[1] == 1:
-        return np.full(len(values), np.nan)
-    return np.asarray(values.std(axis=1, ddof=1) / np.sqrt(values.shape[1]))
 
 
 Task = tuple[int, int, tuple[int, ...], Recipe, tuple[float, float], int]
