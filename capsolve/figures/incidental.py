@@ -142,8 +142,14 @@ def collisions(sweep: CollisionSweep) -> Figure:
     with style.context(STYLE):
         figure = Figure(figsize=(4.8, 4.6))
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
+        # wide, as the line of exclusive places lies on top of it
         above.plot(
-            width, expected_pairs(n, width), color="0.6", linewidth=0.9, label="pairs drawn at random, $n(n-1)/4m$"
+            width,
+            expected_pairs(n, width),
+            color="0.85",
+            linewidth=5,
+            solid_capstyle="butt",
+            label="pairs drawn at random, $n(n-1)/4m$",
         )
         above.plot(width, expected_neurons(n, width), color=_BLUE, label="neurons, drawn at random", **_LAW)
         above.plot(
