@@ -1,11 +1,15 @@
-"""Hypothesis profiles: few examples by default, many with HYPOTHESIS_PROFILE=nightly."""
+"""Hypothesis profiles: few examples by default, many with HYPOTHESIS_PROFILE=nightly. Threads and signals for all."""
 
 import os
+import signal
 
 # Before NumPy is loaded: threads of a linear algebra library that wait for each other would make the many small
 # problems here slow, and the last bits of a result depend on how many threads there were.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A shell starts what runs in the background deaf to interruptions, and so would be the commands that are interrupted.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from hypothesis import HealthCheck, settings
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from safetensors.numpy import save_file
 import capsolve
 import capsolve.allocation
 from capsolve import Profile, cli
+from capsolve.cli._shared import pool
 from capsolve.files import read_profile, read_table, text, write_profile
 
 IMPORTANCE = [3.0, 1.0, 0.5, 0.25, 2.0, 0.0]
@@ -602,3 +605,15 @@ def test_a_reader_that_leaves_is_no_reason_for_a_traceback():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+def test_workers_leave_interruptions_to_the_command():
+    others = active_children()
+    with pool(2) as executor:
+        workers = [process for process in active_children() if process not in others]
+        assert len(workers) == 2
+        for when in ("while they start", "while they wait"):
+            for worker in workers:
+                os.kill(worker.pid, signal.SIGINT)
+            assert {executor.submit(os.getpid).result() for _ in range(8)} <= {worker.pid for worker in workers}, when
+        assert all(worker.is_alive() for worker in workers)
