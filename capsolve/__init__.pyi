@@ -4,12 +4,12 @@
 from . import simulate as simulate
 from .allocation import Allocation as Allocation
 from .allocation import Phase as Phase
-from .allocation import Status as Status
 from .allocation import allocate as allocate
 from .allocation import certify as certify
 from .allocation import solve as solve
 from .batch import AllocationBatch as AllocationBatch
 from .batch import solve_batch as solve_batch
+from .certificate import Status as Status
 from .datasets import open_profile as open_profile
 from .diagrams.agreement import Agreement as Agreement
 from .diagrams.analytic import PhaseDiagram as PhaseDiagram

@@ -20,7 +20,6 @@ import numpy as np
 from capsolve._checks import FloatArray
 from capsolve._files import StrPath, found_columns, optional_module, os_error, readable_file
 from capsolve.allocation import Allocation, Phase
-from capsolve.losses.arrays import QuadraticArrays
 from capsolve.losses.quadratic import QuadraticLoss
 
 # The columns of a profile, and the least that may stand in them.
@@ -178,7 +177,7 @@ def write_dataset(allocation: Allocation, folder: StrPath) -> None:
     da = optional_module("dask.array", "dask")
     optional_module("pyarrow.parquet", "parquet")
     model = allocation.model
-    if not (isinstance(model, QuadraticArrays) and model.lazy):
+    if not (isinstance(model, QuadraticLoss) and model.lazy):
         raise TypeError("an allocation of Dask arrays is written to a folder, all others to a file")
     target = require_new_folder(folder)
     once = {name: getattr(allocation, name) for name in ("dimensions", "price", "lower_bound")}

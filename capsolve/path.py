@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from capsolve._checks import FloatArray, at_least, real_array, scalar
-from capsolve.allocation import FINEST_TOLERANCE, Allocation, allocate
-from capsolve.losses.quadratic import QuadraticLoss
-from capsolve.solvers.path import at_budgets, capacity_knots
+from capsolve.allocation import Allocation, allocate
+from capsolve.certificate import FINEST_TOLERANCE
+from capsolve.losses.quadratic import QuadraticLoss, response_curve
+from capsolve.solvers.value_function import ValueFunction
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -98,7 +99,7 @@ def capacity_path(
     at_least("dimensions", budgets, 0.0)
     tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
     if model.bias and model.convex and model.demand > 0.0:
-        scale, loss = at_budgets(capacity_knots(model), budgets)
+        scale, loss = ValueFunction.of(response_curve(model.importance, model.kurtosis)).at(budgets)
         with np.errstate(over="ignore"):
             price = 2.0 * np.square(scale)
     else:

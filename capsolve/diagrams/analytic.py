@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from capsolve._checks import FloatArray, scalar, whole
 from capsolve._files import StrPath
-from capsolve.allocation import FINEST_TOLERANCE, Phase
+from capsolve.allocation import Phase
+from capsolve.certificate import FINEST_TOLERANCE
 from capsolve.diagrams._archive import reading, write
 from capsolve.diagrams.axes import Axis
 from capsolve.diagrams.boundaries import Boundary, closed_form, traced

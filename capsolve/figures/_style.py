@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from capsolve.allocation import Phase, Status
+from capsolve.allocation import Phase
+from capsolve.certificate import Status
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -196,7 +196,7 @@ def _borders(allocation: Allocation, model: QuadraticLoss, importance: FloatArra
     """
     v, scale = importance, allocation.scale
     trace = model.trace(allocation.capacity)
-    whole = max(scale, math.sqrt(float(np.max(model.steepest(allocation.capacity))) / 2.0))
+    whole = max(scale, math.sqrt(float(np.max(model.average_gain(allocation.capacity))) / 2.0))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         concave = np.minimum(3.0, 1.0 + 2.0 * np.square(whole / v))
         ignored = np.where(v >= scale, concave, 1.0 + (2.0 * scale - trace) / v)

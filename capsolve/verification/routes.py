@@ -12,7 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from capsolve._checks import FloatArray, flag, whole
-from capsolve.allocation import Allocation, Status, certify, solve
+from capsolve.allocation import Allocation, certify, solve
+from capsolve.certificate import Status
 from capsolve.geometry.capacities import capacities
 from capsolve.geometry.loss import embedding_loss, sampled_loss
 from capsolve.losses.quadratic import QuadraticLoss

@@ -1,7 +1,7 @@
 """The passes over NumPy arrays, compiled by Numba: as fast as memory can be read and written, on all cores.
 
 Importing this module imports Numba, which takes longer than to solve a problem of a hundred thousand features: see
-`capsolve.solvers.quadratic` for when it is worth it. The machine code is kept on disk.
+`capsolve.solvers.quadratic.route_for` for when it is worth it. The machine code is kept on disk.
 
 Floating-point arithmetic is strict except for the order of the sums: a sum over a block of 4,096 features has as many
 running totals as vector registers hold, and blocks are added pairwise. The order depends on nothing but the
@@ -23,15 +23,17 @@ import numpy as np
 from numba.extending import intrinsic
 
 from capsolve._checks import FloatArray
-from capsolve.solvers.window import Answer, Arrays, Partition, Totals, Window, spread_out
+from capsolve.certificate import NONE, CertificateTerms
+from capsolve.losses.quadratic import LARGE
+from capsolve.solvers.sources import NumPySource, PriceAndExceptions, ScaleInterval, Screening, spread_out
 
 BLOCK = 4096
 # Scales between which squares of importances that matter neither over- nor underflow.
-MODERATE = 1e-140, 1e140
-# Blocks that one task goes through in the search for undecided features, and the share of them there is room for.
-STRETCH = 16
-ROOM = 1.0 / 8.0
-# From here on one does not look through the data for the sake of knowing whether κ is below 3.
+MODERATE = 1e-100, 1e100
+# Blocks that one task screens for free features, and the share of them there is room for.
+BLOCKS_PER_TASK = 16
+SHARE_FREE = 1.0 / 8.0
+# From so many features on one does not look through the data for the sake of knowing whether κ is below 3.
 MANY = 1 << 18
 
 
@@ -81,7 +83,7 @@ on_all_cores = nb.njit(error_model="numpy", nogil=True, cache=True, parallel=Tru
 
 @inlined
 def _capacity(v: float, k: float, scale: float, correction: float, mixed: bool) -> float:
-    """Return the response to τ = scale + correction, as `Demand.at`; ``mixed`` says that κ may be below 3."""
+    """Return the response to τ = scale + correction, as `ResponseCurve.at`; ``mixed`` says that κ may be below 3."""
     c = (fma(v, k - 1.0, -2.0 * scale) - 2.0 * correction) / ((k - 3.0) * scale)
     c = c if c > 0.0 else 0.0
     c = c if c < 1.0 else 1.0
@@ -106,31 +108,45 @@ def _respond(v, k, scale, correction, mixed, out):
 
 
 @compiled
-def _judge(v, k, capacity, mixed):
-    """Add up what is to be known about capacities; see `Totals`.
+def _terms(v, k, capacity, scale, mixed):
+    """Add up the terms of the certificate at the price 2 · scale²; see `feature_terms` and `CertificateTerms`.
 
     Marginal values appear as their square roots: ½ w² is the marginal value, w = v (κ−1) / (1 + γC).
     """
-    used, not_empty, not_full, loss, price, last, steepest = 0.0, 0.0, 0.0, 0.0, 0.0, np.inf, 0.0
+    used, not_empty, not_full, loss, unsaturated, active, gap = 0.0, 0.0, 0.0, 0.0, 0.0, np.inf, 0.0
+    price = 2.0 * scale * scale
     for i in range(v.size):
-        v_i, k_i, c = np.float64(v[i]), np.float64(k[i]), capacity[i]
-        ratio = (k_i - 1.0) / _denominator(k_i, c, mixed)
-        w, rest = v_i * ratio, 1.0 if c < 1.0 else 0.0
+        v_i, k_i, c = smaller(np.float64(v[i]), LARGE), np.float64(k[i]), capacity[i]
+        excess = k_i - 3.0
+        y = _denominator(k_i, c, mixed)
+        w = smaller(v_i * ((k_i - 1.0) / y), LARGE)
+        empty, rest = 1.0 - c, 1.0 if c < 1.0 else 0.0
+        if mixed:
+            w = w if c < 1.0 else 2.0 * v_i
+        chord, marginal = v_i * w, 0.5 * w * w
+        first = smaller(v_i * (k_i - 1.0), LARGE)
+        to_empty, to_full = c * (price - 0.5 * (first * w)), empty * (chord - price)
+        distance = w - 2.0 * scale
+        convex = y * (distance * distance / (excess if excess > 0.0 else 1.0))
+        convex = to_empty if first <= 2.0 * scale else convex
+        convex = to_full if v_i >= scale else convex
+        convex = smaller(convex, larger(c * (price - marginal), empty * (marginal - price)))
+        if mixed:
+            convex = larger(to_empty, to_full) if k_i < 3.0 else convex
         used = plus(used, c)
         not_empty = plus(not_empty, 1.0 if c > 0.0 else 0.0)
         not_full = plus(not_full, rest)
-        loss = plus(loss, v_i * (w * (1.0 - c)))
-        price = larger(price, w * rest)
-        last = smaller(last, w + (0.0 if c > 0.0 else np.inf))
-        if mixed:
-            steepest = larger(steepest, (v_i * math.sqrt(2.0 * ratio) if k_i < 3.0 else w) * rest)
-    return used, not_empty, not_full, loss, price, last, steepest
+        loss = plus(loss, chord * empty)
+        unsaturated = larger(unsaturated, w * rest)
+        active = smaller(active, w + (0.0 if c > 0.0 else np.inf))
+        gap = plus(gap, convex)
+    return used, not_empty, not_full, loss, unsaturated, active, gap
 
 
 @compiled
-def _decide(v, k, low, high, low_jump, high_jump, mixed, flags, sums):
-    """Add up the decided features at both ends of the window and flag the others; see `window.decide`."""
-    at_low, at_high, total, least, lowest = 0.0, 0.0, 0.0, np.inf, np.inf
+def _screen_block(v, k, low, high, low_jump, high_jump, mixed, flags, sums):
+    """Add up the fixed features at both ends of the interval and flag the free ones; see `screen_features`."""
+    at_low, at_high, total, least, lowest, highest = 0.0, 0.0, 0.0, np.inf, np.inf, 0.0
     for i in range(v.size):
         v_i, k_i = np.float64(v[i]), np.float64(k[i])
         gain = 1.0 / (k_i - 3.0)
@@ -147,41 +163,42 @@ def _decide(v, k, low, high, low_jump, high_jump, mixed, flags, sums):
         total = plus(total, v_i * k_i)
         least = smaller(least, v_i)
         lowest = smaller(lowest, k_i)
+        highest = larger(highest, k_i)
         flags[i] = 0 if (above | below | between | (v_i == 0.0)) else 1
-    sums[0], sums[1], sums[2], sums[3], sums[4] = at_low, at_high, total, least, lowest
+    sums[0], sums[1], sums[2], sums[3], sums[4], sums[5] = at_low, at_high, total, least, lowest, highest
 
 
 # --- all blocks ---------------------------------------------------------------------------------------------------
 
 
 @on_all_cores
-def _write(v, k, stride, scale, correction, mixed, which, capacity, out, totals):
+def _write(v, k, stride, scale, correction, multiplier, mixed, index, capacity, out, terms):
     n = v.size
-    for b in nb.prange(totals.shape[0]):
+    for b in nb.prange(terms.shape[0]):
         start, stop = b * BLOCK, min((b + 1) * BLOCK, n)
         v_here, out_here, k_here = v[start:stop], out[start:stop], k[start * stride :][: stop - start]
-        first, last = np.searchsorted(which, start), np.searchsorted(which, stop)
+        first, last = np.searchsorted(index, start), np.searchsorted(index, stop)
         _respond(v_here, k_here, scale, correction, mixed, out_here)  # two loops are no slower than one: both divide
         for j in range(first, last):
-            out[which[j]] = capacity[j]
-        sums = _judge(v_here, k_here, out_here, mixed)
+            out[index[j]] = capacity[j]
+        sums = _terms(v_here, k_here, out_here, multiplier, mixed)
         for q in range(7):
-            totals[b, q] = sums[q]
+            terms[b, q] = sums[q]
 
 
 @on_all_cores
-def _partition(v, k, stride, low, high, low_jump, high_jump, mixed, sums, counts, found, data):
-    """Fill ``sums`` by blocks, ``found`` and ``data`` with the undecided features by stretches, as room permits."""
+def _screen(v, k, stride, low, high, low_jump, high_jump, mixed, sums, counts, found, data):
+    """Fill ``sums`` by blocks, ``found`` and ``data`` with the free features by tasks, as room permits."""
     n, room = v.size, found.shape[1]
     for s in nb.prange(counts.size):
         flags = np.zeros(BLOCK, np.uint8)
         words = flags.view(np.uint64)
         count, mine, mine_v, mine_k = 0, found[s], data[0, s], data[1, s]
-        for b in range(s * STRETCH, min((s + 1) * STRETCH, sums.shape[0])):
+        for b in range(s * BLOCKS_PER_TASK, min((s + 1) * BLOCKS_PER_TASK, sums.shape[0])):
             start, stop = b * BLOCK, min((b + 1) * BLOCK, n)
             flags[stop - start :] = 0
             k_here = k[start * stride :][: stop - start]
-            _decide(v[start:stop], k_here, low, high, low_jump, high_jump, mixed, flags[: stop - start], sums[b])
+            _screen_block(v[start:stop], k_here, low, high, low_jump, high_jump, mixed, flags[: stop - start], sums[b])
             for q in range(words.size):
                 if words[q] != 0:
                     for j in range(8 * q, 8 * q + 8):
@@ -227,8 +244,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class Compiled(Arrays):
-    """`Arrays` in float64 or float32 whose passes are compiled."""
+class NumbaSource(NumPySource):
+    """`NumPySource` in float64 or float32 whose passes are compiled."""
 
     def __init__(self, importance: Any, kurtosis: Any) -> None:
         super().__init__(importance, kurtosis)
@@ -252,48 +269,56 @@ class Compiled(Arrays):
         self._mixed = bool((k[:found] < 3.0).any())
         return v[:found], k[:found]
 
-    def partition(self, window: Window) -> Partition:
+    def screen(self, interval: ScaleInterval) -> Screening:
         """Go through the data once; see `Source`."""
-        low, high, reach = window
+        low, high, margin = interval
         if _forked or not (low == 0.0 or low > MODERATE[0]):
-            return super().partition(window)
-        sums = np.empty((self._blocks_total, 5))
-        counts = np.empty(-(-self._blocks_total // STRETCH), np.int64)
-        room = int(STRETCH * BLOCK * ROOM)
+            return super().screen(interval)
+        sums = np.empty((self._blocks_total, 6))
+        counts = np.empty(-(-self._blocks_total // BLOCKS_PER_TASK), np.int64)
+        room = int(BLOCKS_PER_TASK * BLOCK * SHARE_FREE)
         while True:
             found, data = np.empty((counts.size, room), np.int64), np.empty((2, counts.size, room))
-            ends = (low, high, low / reach, high * reach)
+            ends = (low, high, low / margin, high * margin)
             with _turn:
-                _partition(self._v, self._k, self._stride, *ends, self._mixed, sums, counts, found, data)
+                _screen(self._v, self._k, self._stride, *ends, self._mixed, sums, counts, found, data)
             lowest = float(sums[:, 4].min())
             if not self._mixed and lowest < 3.0:
                 self._mixed = self.features > MANY or bool((self._k < 3.0).any())  # until a pass has seen
             elif counts.max() > room:
-                room = STRETCH * BLOCK
+                room = BLOCKS_PER_TASK * BLOCK
             else:
                 break
         self._mixed = lowest < 3.0
         at_low, at_high, total = (float(x) for x in sums[:, :3].sum(axis=0))
-        least = float(sums[:, 3].min())
-        which, v, k = (np.concatenate([row[:n] for row, n in zip(a, counts, strict=True)]) for a in (found, *data))
-        wanting = self.features if least > 0.0 else int(np.count_nonzero(self.importance))
-        return Partition(wanting, total, (least, lowest), at_low, at_high, v, k, which)
+        least, highest = float(sums[:, 3].min()), float(sums[:, 5].max())
+        index, v, k = (np.concatenate([row[:n] for row, n in zip(a, counts, strict=True)]) for a in (found, *data))
+        positive = self.features
+        if least <= 0.0:
+            wanted = self.importance > 0.0
+            positive = int(np.count_nonzero(wanted))
+            least_positive = float(np.min(self.importance, where=wanted, initial=np.inf))
+        else:
+            least_positive = least
+        return Screening(positive, total, (least, lowest), highest, least_positive, at_low, at_high, v, k, index)
 
-    def write(self, answer: Answer, unit: float) -> tuple[FloatArray, Totals]:
+    def write(self, answer: PriceAndExceptions, unit: float) -> tuple[FloatArray, CertificateTerms]:
         """Go through the data once; see `Source`."""
-        scale = answer.scale
-        if _forked or not (scale == 0.0 or MODERATE[0] < scale < MODERATE[1]):
+        scale, multiplier = answer.scale, answer.multiplier
+        if _forked or not all(x == 0.0 or MODERATE[0] < x < MODERATE[1] for x in (scale, multiplier)):
             return super().write(answer, unit)
         capacity, sums = np.empty(self.features), np.empty((self._blocks_total, 7))
-        listed = answer.which, answer.capacity
+        prices, listed = (scale, answer.correction, multiplier), (answer.free_index, answer.capacity)
         with _turn:
-            _write(self._v, self._k, self._stride, scale, answer.correction, self._mixed, *listed, capacity, sums)
+            _write(self._v, self._k, self._stride, *prices, self._mixed, *listed, capacity, sums)
         used, not_empty, not_full, loss = (float(x) for x in sums[:, :4].sum(axis=0))
-        price, steepest = float(sums[:, 4].max()) / unit, float(sums[:, 4::2].max()) / unit
-        last = float(sums[:, 5].min()) / unit
-        n = self.features
-        values = (0.5 * x * x for x in (price, last, steepest))
-        return capacity, Totals(used, n - round(not_empty), n - round(not_full), loss / unit / unit, *values)
+        unsaturated, active = float(sums[:, 4].max()), float(sums[:, 5].min())
+        if unsaturated >= LARGE:  # what is capped belongs to full features, but for wrong answers
+            return super().write(answer, unit)
+        n, gap = self.features, float(sums[:, 6].sum())
+        empty, full = n - round(not_empty), n - round(not_full)
+        largest, smallest = (min(0.5 * (x / unit) ** 2, NONE) for x in (unsaturated, min(active, LARGE * unit)))
+        return capacity, CertificateTerms(used, empty, full, loss / unit / unit, largest, smallest, gap / unit / unit)
 
 
 def _plain(column: Any) -> Any:
