@@ -441,25 +441,24 @@ def _allocation(
         budget = max(dimensions, whole_budget(dimensions))
         if solution.multiplier == 0.0:  # nothing is scarce
             budget = min(budget, terms.used)
-    with np.errstate(over="ignore", under="ignore"):
-        certificate = certify_terms(
-            terms,
-            features=model.features,
-            dimensions=dimensions,
-            budget=budget,
-            multiplier=2.0 * solution.multiplier * solution.multiplier,
-            unit=unit,
-            proved=solution.proved,
-            floor=model.floor / unit / unit if model.floor else 0.0,  # the unit may underflow
-        )
-    return Allocation(
-        model=model,
+    certificate = certify_terms(
+        terms,
+        features=model.features,
         dimensions=dimensions,
-        capacity=_read_only(solution.capacity),
-        tolerance=tolerance,
-        boxes=solution.boxes,
-        tally=Tally(terms.used, terms.empty, terms.full),
-        **{name: float(value) for name, value in certificate._asdict().items()},
+        budget=budget,
+        multiplier=2.0 * solution.multiplier * solution.multiplier,
+        unit=unit,
+        proved=solution.proved,
+        floor=model.floor / unit / unit if model.floor else 0.0,  # the unit may underflow
+    )
+    return Allocation(
+        model,
+        dimensions,
+        _read_only(solution.capacity),
+        *certificate,
+        tolerance,
+        solution.boxes,
+        Tally(terms.used, terms.empty, terms.full),
     )
 
 

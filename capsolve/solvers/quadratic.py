@@ -101,13 +101,11 @@ def solve_quadratic(model: QuadraticLoss, dimensions: float, route: Route | None
 
 def whole_budget(dimensions: Any) -> Any:
     """Return the budget, rounded where it is a whole number but for rounding: 0.57 · 100 is meant to be 57."""
-    nearest = np.round(dimensions) if isinstance(dimensions, np.ndarray) else round(dimensions)
-    close = abs(dimensions - nearest) <= 8.0 * EPS * dimensions
-    return (
-        np.where(close, nearest, dimensions)
-        if isinstance(dimensions, np.ndarray)
-        else (float(nearest) if close else dimensions)
-    )
+    if isinstance(dimensions, float):
+        nearest = float(round(dimensions))
+        return nearest if abs(dimensions - nearest) <= 8.0 * EPS * dimensions else dimensions
+    rounded = np.round(dimensions)
+    return np.where(np.abs(dimensions - rounded) <= 8.0 * EPS * dimensions, rounded, dimensions)
 
 
 def _solve_scalar(importance: list[float], kurtosis: list[float], budget: float) -> Solution | None:

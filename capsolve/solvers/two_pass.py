@@ -396,12 +396,11 @@ def shrink_bracket(found: BracketedProblem, budget: float, limits: Limits) -> Br
 def _finite(found: BracketedProblem, budget: float) -> BracketedProblem:
     """Return the same with the interval's ends at the outermost breakpoints, where they are 0 or infinite."""
     low, high = found.fixed.low, found.fixed.high
+    if low > 0.0 and high < math.inf:
+        return found
     curve = response_curve(found.importance, found.kurtosis)
     if high == math.inf:
         high = float(np.max(curve.enter))
     if low == 0.0 and budget < found.ends()[1]:
         low = float(np.nextafter(np.min(curve.full[curve.full > 0.0]), 0.0))
-    fixed = found.fixed._replace(low=low, high=high)
-    return BracketedProblem(
-        fixed, found.importance, found.kurtosis, found.free_index, found.local, found.concave_margin
-    )
+    return replace(found, fixed=found.fixed._replace(low=low, high=high))
