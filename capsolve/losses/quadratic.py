@@ -83,9 +83,19 @@ class ResponseCurve(NamedTuple):
         The correction is what a float cannot hold of τ: some ulps of it, which is much where κ − 3 is small. ``scale``
         is a number > 0, or an array that broadcasts against the curves.
         """
-        share = self.start + self.slope * ((self.anchor - scale) - correction) / scale
-        share = xp.where((self.full - scale) >= correction, 1.0, xp.clip(share, 0.0, 1.0))
-        return xp.where((self.enter - scale) > correction, share * self.width, 0.0)
+        share = self.anchor - scale
+        lower, upper = self.full >= scale, self.enter > scale
+        if not isinstance(correction, float) or correction != 0.0:
+            share -= correction
+            lower, upper = (self.full - scale) >= correction, (self.enter - scale) > correction
+        share *= self.slope
+        share /= scale
+        share += self.start
+        if xp is not np:
+            lower, upper = xp.astype(lower, share.dtype), xp.astype(upper, share.dtype)
+        share = xp.clip(share, lower, upper)
+        share *= self.width
+        return share
 
     def jumps_at(self, scale: Any) -> Any:
         """Return which features jump exactly at ``scale``."""

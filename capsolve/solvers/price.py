@@ -69,14 +69,17 @@ def solve_knapsack(curve: ResponseCurve, budget: FloatArray) -> WaterFilling:
         below, end = curve.at(scale), curve.at(following)
 
         jumping = curve.jumps_at(scale)
-        above = np.where(jumping, curve.width, below)
-        reached, ready = column_sum(below), column_sum(above)
+        reached = ready = column_sum(below)
+        above = below
+        if jumping.any():
+            above = np.where(jumping, curve.width, below)
+            ready = column_sum(above)
         tie = (ready > reached) & (budget <= ready)
         jumping &= tie
         # A tie is shared in proportion; between two neighbouring breakpoints every capacity is linear in 1/τ.
         start, stop = np.where(tie, reached, ready), np.where(tie, ready, column_sum(end))
         part = np.where(stop > start, (budget - start) / np.where(stop > start, stop - start, 1.0), 0.0)
-        base, target = np.where(tie, below, above), np.where(tie, above, end)
+        base, target = (np.where(tie, below, above), np.where(tie, above, end)) if tie.any() else (above, end)
         capacity = base + np.minimum(part, 1.0) * (target - base)
         inside, correction = interpolate_scale(scale, following, part)
     filling = WaterFilling(capacity, np.where(tie, scale, inside), np.where(tie, 0.0, correction), jumping)
