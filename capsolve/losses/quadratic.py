@@ -92,7 +92,7 @@ class ResponseCurve(NamedTuple):
         share /= scale
         share += self.start
         if xp is not np:
-            lower, upper = xp.astype(lower, share.dtype), xp.astype(upper, share.dtype)
+            lower, upper = xp.astype(lower & upper, share.dtype), xp.astype(upper, share.dtype)
         share = xp.clip(share, lower, upper)
         share *= self.width
         return share
@@ -282,7 +282,7 @@ class QuadraticLoss:
     def convex(self) -> bool:
         """Whether κ ≥ 3 for all features: then equal marginal loss is all there is to an optimum."""
         k = self.given[1]
-        return k >= 3.0 if isinstance(k, float) else bool((k >= 3.0).all())
+        return k >= 3.0 if isinstance(k, float) else bool(api.array_namespace(k).all(k >= 3.0))
 
     @property
     def demand(self) -> float:
