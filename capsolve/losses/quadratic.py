@@ -30,6 +30,7 @@ import numpy.typing as npt
 from capsolve._arrays import is_foreign, to_numpy
 from capsolve._checks import (
     FloatArray,
+    ReadOnlyArrays,
     alike,
     brought,
     capacity_vector,
@@ -162,7 +163,7 @@ def feature_terms(
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
-class QuadraticLoss:
+class QuadraticLoss(ReadOnlyArrays):
     """Expected loss of the quadratic model as a function of capacity.
 
     Parameters

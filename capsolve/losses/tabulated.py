@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from capsolve._checks import FloatArray, at_least, capacity_vector, real_array, scalar
+from capsolve._checks import FloatArray, ReadOnlyArrays, at_least, capacity_vector, real_array, scalar
 from capsolve.losses.envelope import Envelope, IntArray, falling_hulls
 from capsolve.losses.sampling import LARGEST_LOSS, Curve, sample
 
@@ -23,7 +23,7 @@ BLOCK = 1 << 20  # numbers in one temporary table
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TabulatedLoss:
+class TabulatedLoss(ReadOnlyArrays):
     """Loss curves sampled on a common capacity grid: L(C) = Σ_i f_i(C_i), each f_i piecewise linear.
 
     The curves may have any shape. Where more capacity makes a feature worse it is left unused: the budget is
