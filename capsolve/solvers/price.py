@@ -51,14 +51,16 @@ def solve_knapsack(curve: ResponseCurve, budget: FloatArray) -> WaterFilling:
     if rich.all():
         return _spend_spare(curve, width, spare)
 
-    if budget.size == 1 and not gains.all():  # sorting zeros would take time
-        breakpoints = np.concatenate([curve.enter[gains], curve.full[gains]])[:, None]
-    else:
-        breakpoints = np.concatenate([curve.enter, curve.full])
-    breakpoints = -np.sort(-breakpoints, axis=0)
     column = np.arange(budget.size)
+    breakpoints = np.concatenate([curve.enter, curve.full])
+    if budget.size == 1:  # each breakpoint once: there may be a million features that are equal
+        breakpoints = np.unique(breakpoints[breakpoints > 0.0])[::-1, None]
+        count = np.array([len(breakpoints)])
+    else:
+        breakpoints = -np.sort(-breakpoints, axis=0)
+        count = 2 * np.count_nonzero(gains, axis=0)
     # Largest p with Σ C(breakpoints[p]) ≤ budget. The sum rises along the array and is 0 at its start.
-    low, high = np.zeros_like(column), np.maximum(2 * np.count_nonzero(gains, axis=0), 1)
+    low, high = np.zeros_like(column), np.maximum(count, 1)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # scales of 0, in columns settled at the end
         for _ in range(int(high.max()).bit_length()):
             middle = (low + high) >> 1
