@@ -121,7 +121,8 @@ def resolve_ties(
         return capacity, whole, inside
     linear = (filling.jumping & ~concave)[:, some]
     tied, chosen = tied[:, some], capacity[:, some]
-    left, takers = column_sum(np.where(tied | linear, chosen, 0.0)), np.count_nonzero(linear, axis=0)
+    left = budget[some] - column_sum(np.where(tied | linear, 0.0, chosen))  # exact where the others are 0 or 1
+    takers = np.count_nonzero(linear, axis=0)
     rounding = 8.0 * EPS * budget[some]
     whole[some] = np.minimum(np.floor(left + rounding), np.count_nonzero(tied, axis=0))
     rest = np.maximum(0.0, left - whole[some])
