@@ -39,6 +39,7 @@ from capsolve._checks import (
     scalar,
     validate,
 )
+from capsolve.losses.model import CURVE_GRID
 
 # Where importances are measured in units of the scale τ, numbers and squares above these belong to features that are
 # full at any optimum: they are capped, so that nothing overflows.
@@ -350,6 +351,12 @@ class QuadraticLoss(ReadOnlyArrays):
         v = self.effective_importance(self.trace(c))
         with np.errstate(over="ignore", under="ignore"):
             return feature_terms(v, self.kurtosis, c, math.sqrt(0.5 * price), xp).lagrangian_gap
+
+    def marginal_curve(self, feature: int, capacity: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return capacities and the marginal values of one feature there, the trace being that of ``capacity``."""
+        v = self.effective_importance(self.trace(capacity))[feature]
+        with np.errstate(over="ignore"):
+            return CURVE_GRID, 0.5 * np.square(v * ratio(self.kurtosis[feature], CURVE_GRID))
 
     def response(self, price: float) -> FloatArray:
         """Return the capacities that minimise L(C) + price · ΣC, the smallest where several do, shape (n,)."""

@@ -209,6 +209,11 @@ class TabulatedLoss(ReadOnlyArrays):
             best[block] = np.max(np.where(later, saving / distance, best[block, None]), axis=1)
         return np.where(c == 1.0, 0.0, self.multiplier * best)
 
+    def marginal_curve(self, feature: int, capacity: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the ends of the segments and the marginal values on them, which jump between."""
+        fall = -np.diff(self.shapes[self.shape_of[feature]]) / np.diff(self.grid)
+        return np.repeat(self.grid, 2)[1:-1], self.multiplier[feature] * np.repeat(fall, 2)
+
     def response(self, price: float) -> FloatArray:
         """Return the capacities that minimise L(C) + price · ΣC, the smallest where several do, (n,)."""
         price = scalar("price", price, low=0.0)
