@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sympy as sp
 
-from derivations.capacity_loss import FEATURE_LOSS
-from derivations.capacity_loss import SQUARED_NORM as NORM_WITHOUT_NOISE
+from derivations import capacity_loss
 from derivations.core import Derivation
 from derivations.symbols import C, a, kappa, m, t, v
 
@@ -13,10 +12,12 @@ s = sp.Symbol("s", positive=True)  # standard deviation of the noise on each neu
 EFFECTIVE_IMPORTANCE = v - 2 * s**2 / (kappa - 1)
 """v_s, the importance of a noiseless network in which the feature would be embedded alike."""
 
-NOISY_LOSS = (kappa - 1) * (v**2 - EFFECTIVE_IMPORTANCE**2) + FEATURE_LOSS.xreplace({v: EFFECTIVE_IMPORTANCE})
+NOISY_LOSS = (kappa - 1) * (v**2 - EFFECTIVE_IMPORTANCE**2) + capacity_loss.FEATURE_LOSS.xreplace(
+    {v: EFFECTIVE_IMPORTANCE}
+)
 """f(C), the least loss of a feature at capacity C where v_s > 0."""
 
-NOISY_NORM = NORM_WITHOUT_NOISE.xreplace({v: EFFECTIVE_IMPORTANCE})
+NOISY_NORM = capacity_loss.SQUARED_NORM.xreplace(_QUIET)
 """m(C), the best squared norm |w|² of its row."""
 
 
@@ -144,5 +145,5 @@ def derive() -> Derivation:
         sp.Limit(f(C), C, 1, "-"),
         4 * s**2 * v - 4 * s**4 / (kappa - 1),
     )
-    d.equal("Without noise all of this is `capacity_loss`.", sp.Limit(f(C), s, 0), FEATURE_LOSS)
+    d.equal("Without noise all of this is `capacity_loss`.", sp.Limit(f(C), s, 0), capacity_loss.FEATURE_LOSS)
     return d
