@@ -34,6 +34,7 @@ def real_array(name: str, value: Any, *, ndim: int | None = None, start: int = 0
 
 def real_numbers(name: str, value: Any, *, ndim: int | None = None) -> npt.NDArray[Any]:
     """Return ``value`` as an array of real numbers, which may be infinite or NaN, or raise a `ValueError`."""
+    refuse_masked(name, value)
     try:
         raw = to_numpy(value) if is_foreign(value) else np.asarray(value)
     except (ValueError, TypeError) as error:  # ragged nested lists; types that NumPy does not know
@@ -43,6 +44,12 @@ def real_numbers(name: str, value: Any, *, ndim: int | None = None) -> npt.NDArr
     if ndim is not None and raw.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimension(s), got shape {raw.shape}")
     return raw
+
+
+def refuse_masked(name: str, value: Any) -> None:
+    """Raise a `ValueError` for masked entries, which conversions would take for numbers."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError(f"{name} must not have masked entries; fill them, or leave those features out")
 
 
 def at_least(name: str, array: FloatArray, low: float, start: int = 0, high: float = math.inf) -> None:
@@ -129,6 +136,22 @@ def profile_shaped(importance: Any, kurtosis: Any) -> tuple[npt.NDArray[Any], np
 
 # For up to so many features plain numbers are faster than arrays.
 FEW = 64
+
+
+class ReadOnlyArrays:
+    """Objects whose arrays stay read-only when they are copied or unpickled, which forget that of arrays."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for value in state.values():
+            read_only(*(value if isinstance(value, tuple) else (value,)))
+        self.__dict__.update(state)
+
+
+def read_only(*arrays: Any) -> None:
+    """Make NumPy arrays read-only; anything else is left as it is."""
+    for array in arrays:
+        if isinstance(array, np.ndarray):
+            array.setflags(write=False)
 
 
 def is_valid(v: npt.NDArray[Any], k: npt.NDArray[Any]) -> bool:

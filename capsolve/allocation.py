@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import array_api_compat as api
 import numpy as np
 
-from capsolve._checks import FloatArray, capacity_vector, scalar
+from capsolve._checks import FloatArray, ReadOnlyArrays, capacity_vector, read_only, scalar
 from capsolve.certificate import FINEST_TOLERANCE, STATUSES, Status, certify_terms, model_terms, status_of
 from capsolve.losses.model import LossModel, is_loss_model
 from capsolve.losses.quadratic import QuadraticLoss
@@ -44,7 +44,7 @@ class Tally(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Allocation:
+class Allocation(ReadOnlyArrays):
     """An allocation of capacity with its certificate.
 
     Where the data were arrays of another library than NumPy, so are the capacities, phases and squared norms. The
@@ -117,7 +117,9 @@ class Allocation:
     @functools.cached_property
     def squared_norm(self) -> Any:
         """m_i = |w_i|² of the embedding that realises this allocation, shape (n,); quadratic loss only."""
-        return _read_only(self._quadratic("squared_norm").squared_norm(self.capacity))
+        squared_norm = self._quadratic("squared_norm").squared_norm(self.capacity)
+        read_only(squared_norm)
+        return squared_norm
 
     def to_numpy(self) -> Allocation:
         """Return the allocation with NumPy arrays in float64, solved again in memory: itself where it has them.
@@ -251,13 +253,6 @@ class Allocation:
             return self.tally
         c = self.capacity
         return Tally(float(c.sum()), int(np.count_nonzero(c == 0.0)), int(np.count_nonzero(c == 1.0)))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return dict(self.__dict__)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        _read_only(self.capacity)  # which pickling forgets
 
     def _quadratic(self, what: str) -> QuadraticLoss:
         if not isinstance(self.model, QuadraticLoss):
@@ -441,37 +436,33 @@ def _allocation(
         budget = max(dimensions, whole_budget(dimensions))
         if solution.multiplier == 0.0:  # nothing is scarce
             budget = min(budget, terms.used)
-    with np.errstate(over="ignore", under="ignore"):
-        certificate = certify_terms(
-            terms,
-            features=model.features,
-            dimensions=dimensions,
-            budget=budget,
-            multiplier=2.0 * solution.multiplier * solution.multiplier,
-            unit=unit,
-            proved=solution.proved,
-            floor=model.floor / unit / unit if model.floor else 0.0,  # the unit may underflow
-        )
-    return Allocation(
-        model=model,
+    certificate = certify_terms(
+        terms,
+        features=model.features,
         dimensions=dimensions,
-        capacity=_read_only(solution.capacity),
-        tolerance=tolerance,
-        boxes=solution.boxes,
-        tally=Tally(terms.used, terms.empty, terms.full),
-        **{name: float(value) for name, value in certificate._asdict().items()},
+        budget=budget,
+        multiplier=2.0 * solution.multiplier * solution.multiplier,
+        unit=unit,
+        proved=solution.proved,
+        floor=model.floor / unit / unit if model.floor else 0.0,  # the unit may underflow
     )
-
-
-def _read_only(array: Any) -> Any:
-    if isinstance(array, np.ndarray):
-        array.setflags(write=False)
-    return array
+    read_only(solution.capacity)
+    return Allocation(
+        model,
+        dimensions,
+        solution.capacity,
+        *certificate,
+        tolerance,
+        solution.boxes,
+        Tally(terms.used, terms.empty, terms.full),
+    )
 
 
 def phases(capacity: Any) -> Any:
     """Return the `Phase` of every feature as small integers: ignored C = 0, monosemantic C = 1."""
     if isinstance(capacity, np.ndarray):
-        return _read_only(np.add(capacity > 0.0, capacity == 1.0, dtype=np.int8))
+        phase = np.add(capacity > 0.0, capacity == 1.0, dtype=np.int8)
+        read_only(phase)
+        return phase
     xp = api.array_namespace(capacity)
     return xp.astype(capacity > 0.0, xp.int8) + xp.astype(capacity == 1.0, xp.int8)

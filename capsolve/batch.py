@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._checks import FloatArray, at_least, flag, real_array, scalar, valid_kurtosis
+from capsolve._checks import FloatArray, ReadOnlyArrays, at_least, flag, read_only, real_array, scalar, valid_kurtosis
 from capsolve.allocation import Allocation, phases
 from capsolve.certificate import FINEST_TOLERANCE, STATUSES, Certificate, Status, certify_terms, status_of
 from capsolve.losses.quadratic import QuadraticLoss
@@ -21,7 +21,7 @@ BLOCK = 1 << 15
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AllocationBatch:
+class AllocationBatch(ReadOnlyArrays):
     """Allocations of many problems of n features each, with their certificates.
 
     ``batch[index]`` is the `Allocation` of one problem: an integer for a batch with one axis, a tuple of integers for
@@ -103,7 +103,7 @@ class AllocationBatch:
                 f"an index into a batch of shape {self.shape} has {len(self.shape)} integers, got {index!r}"
             )
         capacity = self.capacity[where].copy()
-        capacity.setflags(write=False)
+        read_only(capacity)
         names = ("dimensions", "price", "scale", "loss", "lower_bound", "gap", "kkt_error", "budget_error")
         numbers: dict[str, Any] = {name: float(getattr(self, name)[where]) for name in names}
         return Allocation(
@@ -191,8 +191,7 @@ def solve_batch(
     budget = np.broadcast_to(budget, shape)
     batch = _solve(v.reshape(-1, n), k.reshape(-1, n), budget.reshape(-1), bias)
     arrays = {name: array.reshape(shape + array.shape[1:]) for name, array in batch.items()}
-    for array in (v, k, budget, *arrays.values()):
-        array.setflags(write=False)
+    read_only(v, k, budget, *arrays.values())
     return AllocationBatch(v, k, budget, bias=bias, tolerance=tolerance, **arrays)
 
 

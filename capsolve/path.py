@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from capsolve._checks import FloatArray, at_least, real_array, scalar
+from capsolve._checks import FloatArray, ReadOnlyArrays, at_least, read_only, real_array, scalar
 from capsolve.allocation import Allocation, allocate
 from capsolve.certificate import FINEST_TOLERANCE
 from capsolve.losses.quadratic import QuadraticLoss, response_curve
@@ -17,7 +17,7 @@ from capsolve.solvers.value_function import ValueFunction
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CapacityPath:
+class CapacityPath(ReadOnlyArrays):
     """Prices and losses for many budgets; capacities on demand.
 
     ``path[k]`` is the full `Allocation` for ``path.dimensions[k]``, certificate included, solved when asked for.
@@ -105,6 +105,5 @@ def capacity_path(
     else:
         solved = [allocate(model, budget, tolerance=tolerance) for budget in budgets]
         scale, price, loss = (np.array([getattr(a, name) for a in solved]) for name in ("scale", "price", "loss"))
-    for array in (budgets, price, scale, loss):
-        array.setflags(write=False)
+    read_only(budgets, price, scale, loss)
     return CapacityPath(model, budgets, price, scale, loss, tolerance)

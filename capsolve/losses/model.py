@@ -43,6 +43,9 @@ import numpy as np
 
 from capsolve._checks import FloatArray
 
+# Capacities at which a curve is drawn: closer together where rare inputs make it steep.
+CURVE_GRID = np.unique(np.concatenate([np.geomspace(1e-8, 1e-2, 60), np.linspace(0.0, 1.0, 201)]))
+
 
 class LossModel(Protocol):
     """A loss L(C) = Σ f_i(C_i) of capacities C in [0, 1]ⁿ. Implementations are frozen and have validated their data."""
@@ -89,6 +92,10 @@ class LossModel(Protocol):
 
     def lagrangian_gap(self, capacity: Any, price: float) -> Any:
         """Return by how much f_i(C_i) + price · C_i exceeds its least value over [0, 1], or more; shape (n,)."""
+        ...
+
+    def marginal_curve(self, feature: int, capacity: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return capacities from 0 to 1 and what the next bit would be worth to one feature there."""
         ...
 
     def response(self, price: float) -> FloatArray:
@@ -157,6 +164,15 @@ class ConvexLoss(ABC):
         c = np.asarray(capacity)
         last, following = self.marginal(c, growing=False), self.marginal(c)
         return np.maximum(np.maximum(c * (price - last), (1.0 - c) * (following - price)), 0.0)
+
+    def marginal_curve(self, feature: int, capacity: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return `CURVE_GRID` and the marginal values of one feature there."""
+        value = np.empty(CURVE_GRID.size)
+        for i, c in enumerate(CURVE_GRID):
+            there = np.array(capacity)
+            there[feature] = c
+            value[i] = self.marginal(there)[feature]
+        return CURVE_GRID, value
 
     def normalised(self, capacity: FloatArray) -> tuple[LossModel, float]:
         """Return the model as it is."""

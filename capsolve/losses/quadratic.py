@@ -30,6 +30,7 @@ import numpy.typing as npt
 from capsolve._arrays import is_foreign, to_numpy
 from capsolve._checks import (
     FloatArray,
+    ReadOnlyArrays,
     alike,
     brought,
     capacity_vector,
@@ -38,6 +39,7 @@ from capsolve._checks import (
     scalar,
     validate,
 )
+from capsolve.losses.model import CURVE_GRID
 
 # Where importances are measured in units of the scale τ, numbers and squares above these belong to features that are
 # full at any optimum: they are capped, so that nothing overflows.
@@ -83,9 +85,19 @@ class ResponseCurve(NamedTuple):
         The correction is what a float cannot hold of τ: some ulps of it, which is much where κ − 3 is small. ``scale``
         is a number > 0, or an array that broadcasts against the curves.
         """
-        share = self.start + self.slope * ((self.anchor - scale) - correction) / scale
-        share = xp.where((self.full - scale) >= correction, 1.0, xp.clip(share, 0.0, 1.0))
-        return xp.where((self.enter - scale) > correction, share * self.width, 0.0)
+        share = self.anchor - scale
+        lower, upper = self.full >= scale, self.enter > scale
+        if not isinstance(correction, float) or correction != 0.0:
+            share -= correction
+            lower, upper = (self.full - scale) >= correction, (self.enter - scale) > correction
+        share *= self.slope
+        share /= scale
+        share += self.start
+        if xp is not np:
+            lower, upper = xp.astype(lower & upper, share.dtype), xp.astype(upper, share.dtype)
+        share = xp.clip(share, lower, upper)
+        share *= self.width
+        return share
 
     def jumps_at(self, scale: Any) -> Any:
         """Return which features jump exactly at ``scale``."""
@@ -152,7 +164,7 @@ def feature_terms(
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
-class QuadraticLoss:
+class QuadraticLoss(ReadOnlyArrays):
     """Expected loss of the quadratic model as a function of capacity.
 
     Parameters
@@ -272,7 +284,7 @@ class QuadraticLoss:
     def convex(self) -> bool:
         """Whether κ ≥ 3 for all features: then equal marginal loss is all there is to an optimum."""
         k = self.given[1]
-        return k >= 3.0 if isinstance(k, float) else bool((k >= 3.0).all())
+        return k >= 3.0 if isinstance(k, float) else bool(api.array_namespace(k).all(k >= 3.0))
 
     @property
     def demand(self) -> float:
@@ -339,6 +351,12 @@ class QuadraticLoss:
         v = self.effective_importance(self.trace(c))
         with np.errstate(over="ignore", under="ignore"):
             return feature_terms(v, self.kurtosis, c, math.sqrt(0.5 * price), xp).lagrangian_gap
+
+    def marginal_curve(self, feature: int, capacity: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return capacities and the marginal values of one feature there, the trace being that of ``capacity``."""
+        v = self.effective_importance(self.trace(capacity))[feature]
+        with np.errstate(over="ignore"):
+            return CURVE_GRID, 0.5 * np.square(v * ratio(self.kurtosis[feature], CURVE_GRID))
 
     def response(self, price: float) -> FloatArray:
         """Return the capacities that minimise L(C) + price · ΣC, the smallest where several do, shape (n,)."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from capsolve._checks import FloatArray, at_least, capacity_vector, real_array, scalar
+from capsolve._checks import FloatArray, ReadOnlyArrays, at_least, capacity_vector, real_array, scalar
 from capsolve.losses.envelope import Envelope, IntArray, falling_hulls
 from capsolve.losses.sampling import LARGEST_LOSS, Curve, sample
 
@@ -23,7 +23,7 @@ BLOCK = 1 << 20  # numbers in one temporary table
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TabulatedLoss:
+class TabulatedLoss(ReadOnlyArrays):
     """Loss curves sampled on a common capacity grid: L(C) = Σ_i f_i(C_i), each f_i piecewise linear.
 
     The curves may have any shape. Where more capacity makes a feature worse it is left unused: the budget is
@@ -208,6 +208,11 @@ class TabulatedLoss:
             distance = np.where(later, self.grid - c[block, None], 1.0)
             best[block] = np.max(np.where(later, saving / distance, best[block, None]), axis=1)
         return np.where(c == 1.0, 0.0, self.multiplier * best)
+
+    def marginal_curve(self, feature: int, capacity: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the ends of the segments and the marginal values on them, which jump between."""
+        fall = -np.diff(self.shapes[self.shape_of[feature]]) / np.diff(self.grid)
+        return np.repeat(self.grid, 2)[1:-1], self.multiplier[feature] * np.repeat(fall, 2)
 
     def response(self, price: float) -> FloatArray:
         """Return the capacities that minimise L(C) + price · ΣC, the smallest where several do, (n,)."""

@@ -51,14 +51,16 @@ def solve_knapsack(curve: ResponseCurve, budget: FloatArray) -> WaterFilling:
     if rich.all():
         return _spend_spare(curve, width, spare)
 
-    if budget.size == 1 and not gains.all():  # sorting zeros would take time
-        breakpoints = np.concatenate([curve.enter[gains], curve.full[gains]])[:, None]
-    else:
-        breakpoints = np.concatenate([curve.enter, curve.full])
-    breakpoints = -np.sort(-breakpoints, axis=0)
     column = np.arange(budget.size)
+    breakpoints = np.concatenate([curve.enter, curve.full])
+    if budget.size == 1:  # each breakpoint once: there may be a million features that are equal
+        breakpoints = np.unique(breakpoints[breakpoints > 0.0])[::-1, None]
+        count = np.array([len(breakpoints)])
+    else:
+        breakpoints = -np.sort(-breakpoints, axis=0)
+        count = 2 * np.count_nonzero(gains, axis=0)
     # Largest p with Σ C(breakpoints[p]) ≤ budget. The sum rises along the array and is 0 at its start.
-    low, high = np.zeros_like(column), np.maximum(2 * np.count_nonzero(gains, axis=0), 1)
+    low, high = np.zeros_like(column), np.maximum(count, 1)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # scales of 0, in columns settled at the end
         for _ in range(int(high.max()).bit_length()):
             middle = (low + high) >> 1
@@ -69,14 +71,17 @@ def solve_knapsack(curve: ResponseCurve, budget: FloatArray) -> WaterFilling:
         below, end = curve.at(scale), curve.at(following)
 
         jumping = curve.jumps_at(scale)
-        above = np.where(jumping, curve.width, below)
-        reached, ready = column_sum(below), column_sum(above)
+        reached = ready = column_sum(below)
+        above = below
+        if jumping.any():
+            above = np.where(jumping, curve.width, below)
+            ready = column_sum(above)
         tie = (ready > reached) & (budget <= ready)
         jumping &= tie
         # A tie is shared in proportion; between two neighbouring breakpoints every capacity is linear in 1/τ.
         start, stop = np.where(tie, reached, ready), np.where(tie, ready, column_sum(end))
         part = np.where(stop > start, (budget - start) / np.where(stop > start, stop - start, 1.0), 0.0)
-        base, target = np.where(tie, below, above), np.where(tie, above, end)
+        base, target = (np.where(tie, below, above), np.where(tie, above, end)) if tie.any() else (above, end)
         capacity = base + np.minimum(part, 1.0) * (target - base)
         inside, correction = interpolate_scale(scale, following, part)
     filling = WaterFilling(capacity, np.where(tie, scale, inside), np.where(tie, 0.0, correction), jumping)
@@ -116,7 +121,8 @@ def resolve_ties(
         return capacity, whole, inside
     linear = (filling.jumping & ~concave)[:, some]
     tied, chosen = tied[:, some], capacity[:, some]
-    left, takers = column_sum(np.where(tied | linear, chosen, 0.0)), np.count_nonzero(linear, axis=0)
+    left = budget[some] - column_sum(np.where(tied | linear, 0.0, chosen))  # exact where the others are 0 or 1
+    takers = np.count_nonzero(linear, axis=0)
     rounding = 8.0 * EPS * budget[some]
     whole[some] = np.minimum(np.floor(left + rounding), np.count_nonzero(tied, axis=0))
     rest = np.maximum(0.0, left - whole[some])

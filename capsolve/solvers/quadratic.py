@@ -101,13 +101,11 @@ def solve_quadratic(model: QuadraticLoss, dimensions: float, route: Route | None
 
 def whole_budget(dimensions: Any) -> Any:
     """Return the budget, rounded where it is a whole number but for rounding: 0.57 · 100 is meant to be 57."""
-    nearest = np.round(dimensions) if isinstance(dimensions, np.ndarray) else round(dimensions)
-    close = abs(dimensions - nearest) <= 8.0 * EPS * dimensions
-    return (
-        np.where(close, nearest, dimensions)
-        if isinstance(dimensions, np.ndarray)
-        else (float(nearest) if close else dimensions)
-    )
+    if isinstance(dimensions, float):
+        nearest = float(round(dimensions))
+        return nearest if abs(dimensions - nearest) <= 8.0 * EPS * dimensions else dimensions
+    rounded = np.round(dimensions)
+    return np.where(np.abs(dimensions - rounded) <= 8.0 * EPS * dimensions, rounded, dimensions)
 
 
 def _solve_scalar(importance: list[float], kurtosis: list[float], budget: float) -> Solution | None:
@@ -157,17 +155,21 @@ class Columns(NamedTuple):
 def solve_columns(v: FloatArray, k: FloatArray, dimensions: FloatArray, bias: bool) -> Columns:
     """Minimise the loss of each column's features, importance and kurtosis (n, m), for its budget (m,)."""
     factor = np.ones(dimensions.size)
-    least = np.min(v, axis=0, where=v > 0.0, initial=math.inf)
-    for column in np.flatnonzero(least < TINY):
-        factor[column] = TooSmall(float(least[column]), float(v[:, column] @ k[:, column])).factor()
-    v = v * factor if (factor != 1.0).any() else v
+    if not v.min() >= TINY:
+        least = np.min(v, axis=0, where=v > 0.0, initial=math.inf)
+        for column in np.flatnonzero(least < TINY):
+            factor[column] = TooSmall(float(least[column]), float(v[:, column] @ k[:, column])).factor()
+        v = v * factor
     budget = whole_budget(dimensions)
-    scarce = np.flatnonzero(budget < np.count_nonzero(v, axis=0))
-    capacity = np.where(v > 0.0, 1.0, 0.0)
-    scale, gap = np.zeros((2, budget.size))
-    if scarce.size:
-        given = v[:, scarce], k[:, scarce], budget[scarce]
-        capacity[:, scarce], scale[scarce], gap[scarce] = _with_bias(*given) if bias else _without_bias(*given)
+    optimise = _with_bias if bias else _without_bias
+    scarce = budget < np.count_nonzero(v, axis=0)
+    if scarce.all():
+        capacity, scale, gap = optimise(v, k, budget)
+    else:
+        capacity = np.where(v > 0.0, 1.0, 0.0)
+        scale, gap = np.zeros((2, budget.size))
+        if scarce.any():
+            capacity[:, scarce], scale[scarce], gap[scarce] = optimise(v[:, scarce], k[:, scarce], budget[scarce])
     effective = v if bias else v + trace_of(v, k, capacity, column_sum) / (k - 1.0)
     unit = np.ldexp(1.0, np.where(scale > 0.0, np.minimum(np.frexp(scale)[1], 1023), 0))
     multiplier = scale / unit

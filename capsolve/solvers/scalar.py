@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from capsolve._checks import EPS
 from capsolve.certificate import NONE, CertificateTerms
-from capsolve.losses.quadratic import HUGE, LARGE
+from capsolve.losses.quadratic import LARGE
 from capsolve.solvers.price import interpolate_scale
 
 Numbers = list[float]
@@ -46,32 +46,34 @@ def solve_scalar(features: list[Feature], dimensions: float) -> tuple[Numbers, f
 def scalar_terms(features: Iterable[Feature], capacity: Iterable[float], scale: float, unit: float) -> CertificateTerms:
     """Return the terms of the certificate at the price 2 · scale²; compare `feature_terms`."""
     tau = scale / unit
-    price = 2.0 * tau * tau
+    twice, price = 2.0 * tau, 2.0 * tau * tau
     empty, full, loss, gap, unsaturated, active = 0, 0, 0.0, 0.0, 0.0, NONE
     for (raw, k), c in zip(features, capacity, strict=True):
-        v = min(raw / unit, HUGE)
-        excess, rest = k - 3.0, 1.0 - c
-        w = min(2.0 * v if c == 1.0 else v * ((k - 1.0) / (1.0 + 0.5 * excess * c)), LARGE)
-        first, chord, marginal = min(v * (k - 1.0), LARGE), min(v * w, HUGE), 0.5 * w * w
+        v, excess, rest = raw / unit, k - 3.0, 1.0 - c
+        v = v if v < LARGE else LARGE  # as in `feature_terms`: of full features, but for wrong answers
+        first = v * (k - 1.0)
+        y = 1.0 + 0.5 * excess * c
+        w = 2.0 * v if c == 1.0 else first / y
+        w = w if w < LARGE else LARGE
+        chord, marginal = v * w, 0.5 * w * w
         if c < 1.0:
             loss += chord * rest
-            unsaturated = max(unsaturated, marginal)
+            unsaturated = marginal if marginal > unsaturated else unsaturated
         else:
             full += 1
         if c == 0.0:
             empty += 1
         elif marginal < active:
             active = marginal
-        to_empty, to_full = c * (price - 0.5 * (first * w)), rest * (chord - price)
         if excess < 0.0:
-            gap += max(to_empty, to_full)
+            gap += max(c * (price - 0.5 * first * w), rest * (chord - price))
         elif v >= tau:
-            gap += to_full
-        elif first <= 2.0 * tau:
-            gap += to_empty
+            gap += rest * (chord - price) if c < 1.0 else 0.0
+        elif first <= twice:
+            gap += c * (price - 0.5 * first * w)
         else:
             tangent = max(c * (price - marginal), rest * (marginal - price))
-            gap += min(tangent, (1.0 + 0.5 * excess * c) * ((w - 2.0 * tau) * (w - 2.0 * tau) / excess))
+            gap += min(tangent, y * ((w - twice) * (w - twice) / excess))
     return CertificateTerms(math.fsum(capacity), empty, full, loss, unsaturated, active, gap)
 
 

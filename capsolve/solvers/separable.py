@@ -44,29 +44,20 @@ def solve_separable(model: LossModel, dimensions: float) -> Solution:
 
 def _bracket(model: LossModel, dimensions: float) -> tuple[float, float]:
     """Return neighbouring prices, low and high, at which the responses use more than the budget and not more."""
-    from scipy.optimize import brentq  # noqa: PLC0415  (scipy.optimize takes longer to import than to use)
 
-    def excess(price: float) -> float:
-        return float(np.sum(model.response(price))) - dimensions
+    def affordable(price: float) -> bool:
+        return float(np.sum(model.response(price))) <= dimensions
 
     high = float(np.max(model.average_gain(np.zeros(model.features))))
-    while excess(high) > 0.0:  # a response that still takes something at the largest marginal value, by rounding
+    while not affordable(high):  # a response that still takes something at the largest marginal value, by rounding
         high *= 1.0 + 4.0 * EPS
     low, step = 0.5 * high, 0.5
-    while excess(low) <= 0.0:
+    while affordable(low):
         step *= step
-        low = high * step if high * step > 0.0 else 0.0
-    if low > 0.0:
-        root = math.exp(
-            brentq(lambda log: excess(math.exp(log)), math.log(low), math.log(high), xtol=1e-15, rtol=4 * EPS)
-        )
-        width = 8.0 * EPS
-        inner_low, inner_high = max(low, root * (1.0 - width)), min(high, root * (1.0 + width))
-        while excess(inner_low) <= 0.0:
-            width *= 2.0
-            inner_low = max(low, root * (1.0 - width))
-        while excess(inner_high) > 0.0:
-            width *= 2.0
-            inner_high = min(high, root * (1.0 + width))
-        return inner_low, inner_high
+        low = high * step
+    while low < (1.0 - 2.0 * EPS) * high:
+        middle = math.sqrt(low) * math.sqrt(high) if low > 0.0 else 0.5 * high
+        if not low < middle < high:
+            break
+        low, high = (low, middle) if affordable(middle) else (middle, high)
     return low, high

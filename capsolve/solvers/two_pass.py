@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from capsolve._checks import FloatArray
 from capsolve.losses.quadratic import ResponseCurve, response_curve
@@ -146,6 +147,15 @@ class BracketedProblem:
             return above, used(fixed.low)[0]
         return above, fixed.at_low + np.count_nonzero(self.importance * (self.kurtosis - 1.0))
 
+    def only(self, chosen: npt.NDArray[np.bool_]) -> BracketedProblem:
+        """Return the same with some of the free features only."""
+        return replace(
+            self,
+            importance=self.importance[chosen],
+            kurtosis=self.kurtosis[chosen],
+            free_index=self.free_index[chosen],
+        )
+
     def restrict(self, low: float, high: float) -> BracketedProblem:
         """Return what lies in a smaller interval."""
         inner = self.local(self.importance, self.kurtosis).screen(ScaleInterval(low, high))
@@ -170,8 +180,34 @@ def solve_in_bracket(load_bracket: LoadBracket, dimensions: float, limits: Limit
             if interval is None:
                 break
             found = load_bracket(interval if attempt < 3 else ScaleInterval(0.0, math.inf)) or found
-        problem = _Small(found, dimensions)
+        problem = _Small(_narrow_convex(found, scale, whole, dimensions, limits), dimensions)
     return problem.solve()
+
+
+def _narrow_convex(
+    found: BracketedProblem, scale: float, whole: float, dimensions: float, limits: Limits
+) -> BracketedProblem:
+    """Return the same with few free features of κ ≥ 3: on the scales where they share what the concave ones leave."""
+    concave = found.kurtosis < 3.0
+    full = response_curve(found.importance[concave], found.kurtosis[concave]).full
+    left = dimensions - int(np.count_nonzero(full > scale)) - whole
+    convex = found.only(~concave)
+    if convex.free_index.size <= limits.free:
+        return found
+    (above, below), low, high = convex.ends(), found.fixed.low, found.fixed.high
+    if above <= left - 1.0 < below:
+        high = shrink_bracket(convex, left - 1.0, limits).fixed.high
+    if above <= left < below:
+        low = shrink_bracket(convex, left, limits).fixed.low
+    convex, rest = convex.restrict(low, high), found.only(concave)
+    index = np.concatenate([convex.free_index, rest.free_index])
+    order = np.argsort(index)
+    return replace(
+        convex,
+        importance=np.concatenate([convex.importance, rest.importance])[order],
+        kurtosis=np.concatenate([convex.kurtosis, rest.kurtosis])[order],
+        free_index=index[order],
+    )
 
 
 class _Small:
@@ -234,10 +270,7 @@ def _missing(found: BracketedProblem, scale: float, whole: float, dimensions: fl
         needed = max(needed, high / fixed.high)
     if needed > margin:
         return ScaleInterval(fixed.low, fixed.high, needed * (1.0 + 1e-9))
-    convex = BracketedProblem(
-        fixed, found.importance[~concave], found.kurtosis[~concave], found.free_index, found.local
-    )
-    above, below = convex.ends()
+    above, below = found.only(~concave).ends()
     low_enough = dimensions - saturated <= below or fixed.low <= low
     high_enough = above <= dimensions - saturated - 1.0 or fixed.high >= high
     if low_enough and high_enough:
@@ -363,12 +396,11 @@ def shrink_bracket(found: BracketedProblem, budget: float, limits: Limits) -> Br
 def _finite(found: BracketedProblem, budget: float) -> BracketedProblem:
     """Return the same with the interval's ends at the outermost breakpoints, where they are 0 or infinite."""
     low, high = found.fixed.low, found.fixed.high
+    if low > 0.0 and high < math.inf:
+        return found
     curve = response_curve(found.importance, found.kurtosis)
     if high == math.inf:
         high = float(np.max(curve.enter))
     if low == 0.0 and budget < found.ends()[1]:
         low = float(np.nextafter(np.min(curve.full[curve.full > 0.0]), 0.0))
-    fixed = found.fixed._replace(low=low, high=high)
-    return BracketedProblem(
-        fixed, found.importance, found.kurtosis, found.free_index, found.local, found.concave_margin
-    )
+    return replace(found, fixed=found.fixed._replace(low=low, high=high))
