@@ -19,6 +19,7 @@ the window are better candidates than any outside: see `_Others.missing`.
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -46,6 +47,8 @@ from capsolve.solvers.window import (
     narrow,
     regret,
 )
+
+logger = logging.getLogger(__name__)
 
 BoolArray = npt.NDArray[np.bool_]
 Interval = tuple[float, float]
@@ -91,7 +94,8 @@ def kind_for(features: int) -> type[Arrays]:
 def _compiled() -> type[Arrays]:
     try:
         from capsolve.solvers.kernels import Compiled  # noqa: PLC0415  (imports Numba, for half a second)
-    except ImportError:
+    except Exception as reason:
+        logger.debug("no compiled code: %r", reason)
         return Arrays
     return Compiled
 
