@@ -139,6 +139,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow
 def test_a_real_signal_in_the_middle_changes_nothing(tmp_path):
     def start(name):
         arguments = [tmp_path / name, tmp_path / f"{name}.npz"]
