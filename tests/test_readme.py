@@ -22,6 +22,7 @@ def run(text):
     return runner.summarize(verbose=False), "".join(report)
 
 
+@pytest.mark.slow
 def test_the_examples_print_what_they_say():
     blocks = re.findall(r"```pycon\n(.*?)```", README, flags=re.DOTALL)
     assert len(blocks) >= 5
