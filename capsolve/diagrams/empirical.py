@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from capsolve._checks import FloatArray, flag, scalar, whole
 from capsolve._files import StrPath
+from capsolve._threads import one_blas_thread
 from capsolve.diagrams._archive import FORMAT, reading, write
 from capsolve.diagrams.agreement import Agreement, compare
 from capsolve.diagrams.analytic import PhaseDiagram, phase_of, solved
@@ -348,7 +349,8 @@ def _tasks(problems: Problems, x: Axis, y: Axis, settings: _Settings, batch: int
 
 def compute_cells(task: _Task) -> Found:
     """Return capacities (k, n), loss (k,), share of agreeing starts (k,) and embedding (k, n, D) of a task's cells."""
-    return _descend(task) if task.settings.model == QUADRATIC else _train(task)
+    with one_blas_thread():  # matrices are small, and workers would get into each other's way
+        return _descend(task) if task.settings.model == QUADRATIC else _train(task)
 
 
 def _descend(task: _Task) -> Found:

@@ -78,6 +78,7 @@ def test_the_command_writes_what_it_lists(tmp_path):
     assert [float(row["importance"]) for row in rows] == list(fig2.IMPORTANCE)
 
 
+@pytest.mark.slow
 def test_all_makes_one_figure_after_the_other(tmp_path, monkeypatch):
     assert all(callable(import_module(f"capsolve.reproduction.{name}").make) for name in FIGURES)
     monkeypatch.setattr(reproduction, "FIGURES", ("fig2", "fig6"))  # the others take long
@@ -88,6 +89,7 @@ def test_all_makes_one_figure_after_the_other(tmp_path, monkeypatch):
     } | {"fig6.npz"}
 
 
+@pytest.mark.slow
 def test_the_same_figure_is_the_same_to_the_byte(tmp_path):
     for name in "ab":
         capsolve.reproduce("fig2", tmp_path / name)

@@ -136,6 +136,7 @@ def exact_sum_and_loss(v, k, scale):
     return c, np.sum(v * v * (k - 1) * (1 - c) / (1 + (k - 3) / 2 * c))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="long double is no longer than double")
 @pytest.mark.parametrize("name", ["wide", "alike"])
 def test_many_features_against_extended_precision(name, kind, monkeypatch):

@@ -156,6 +156,7 @@ def test_report_formats():
     assert repr(worse) == "Verification('bad', DISAGREE: 7 agree, 1 disagree)"
 
 
+@pytest.mark.slow
 def test_the_battery_agrees(capsys):
     reports = verify_battery(progress=True)
     assert "19/19" in capsys.readouterr().err
