@@ -10,7 +10,6 @@ from .allocation import certify as certify
 from .allocation import solve as solve
 from .batch import AllocationBatch as AllocationBatch
 from .batch import solve_batch as solve_batch
-from .datasets import open_profile as open_profile
 from .diagrams.agreement import Agreement as Agreement
 from .diagrams.analytic import PhaseDiagram as PhaseDiagram
 from .diagrams.analytic import phase_diagram as phase_diagram
@@ -19,11 +18,12 @@ from .diagrams.boundaries import Boundary as Boundary
 from .diagrams.empirical import EmpiricalPhaseDiagram as EmpiricalPhaseDiagram
 from .diagrams.empirical import empirical_phase_diagram as empirical_phase_diagram
 from .examples import example as example
-from .files import read_activations as read_activations
-from .files import read_allocation as read_allocation
-from .files import read_profile as read_profile
-from .files import write_allocation as write_allocation
-from .files import write_profile as write_profile
+from .files.activations import read_activations as read_activations
+from .files.allocations import read_allocation as read_allocation
+from .files.allocations import write_allocation as write_allocation
+from .files.parquet_folder import open_profile as open_profile
+from .files.profiles import read_profile as read_profile
+from .files.profiles import write_profile as write_profile
 from .geometry.blocks import Block as Block
 from .geometry.blocks import blocks as blocks
 from .geometry.capacities import capacities as capacities

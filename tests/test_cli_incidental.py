@@ -44,7 +44,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "_networks", stopped)
     result = invoke("--neurons", "6,8", "--data", "c.npz")
     assert result.exit_code == 130
-    assert len(list((tmp_path / "c.npz.networks").iterdir())) == 3
+    assert len(list((tmp_path / "c.npz.networks").glob("network-*.npz"))) == 3
     monkeypatch.setattr(sweep, "_networks", lambda task, n=sweep._networks.__defaults__[0]: only(8, task, n))
     result = invoke("--neurons", "6,8", "--data", "c.npz")
     assert result.exit_code == 0, result.output
