@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from capsolve.cli import main
 from capsolve.cli.incidental import command
-from capsolve.simulate.incidental import collision_sweep, sweep
+from capsolve.incidental import collision_sweep, sweep
 from tests.interruption import interrupt, start, written
 
 SHORT = ["--features", "6", "--instances", "3", "--steps", "300", "--learning-rate", "0.02", "--penalty", "0.02"]

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._checks import FloatArray, flag, scalar
+from capsolve._checks import FloatArray, flag, scalar, whole
 from capsolve.files._paths import StrPath
 from capsolve.files.archives import reading_archive, write_archive
 from capsolve.files.checkpoints import Checkpoint, fingerprint, run
 from capsolve.files.tensors import Arrays
-from capsolve.simulate.incidental._published import Recipe, train
-from capsolve.simulate.incidental.counts import (
+from capsolve.incidental.collisions import (
     Collisions,
     count_collisions,
     same_winner,
     standard_error,
     start_end_correlation,
 )
-from capsolve.simulate.incidental.laws import expected_neurons, expected_pairs, whole
+from capsolve.incidental.laws import expected_neurons, expected_pairs
+from capsolve.incidental.sparse_adamw import Recipe, train
 
 _KIND = "a collision sweep of capsolve"
 _MEASURED = ("opposite_pairs", "equal_pairs", "polysemantic", "opposite_neurons", "single", "capacity")
@@ -187,7 +187,7 @@ def collision_sweep(
     Notes
     -----
     The steps are those of AdamW on all weights until few are left that are not close to 0; then on these alone, see
-    `capsolve.simulate.incidental._published`. Memory: five arrays of n × m single precision numbers for each network in
+    `capsolve.incidental.sparse_adamw`. Memory: five arrays of n × m single precision numbers for each network in
     training, and four such arrays until its group of four is done.
 
     Examples
