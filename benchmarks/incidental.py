@@ -44,14 +44,14 @@ class Eager:
 
 
 def _starts(neurons: int, count: int) -> list[np.ndarray]:
-    from capsolve.simulate.incidental.sweep import start_weights
+    from capsolve.incidental.sweep import start_weights
 
     return [start_weights(FEATURES, neurons, number, SEED) for number in range(count)]
 
 
 def measure(neurons: int, instances: int, ours: int, steps: int) -> dict[str, Any]:
     """Return seconds per network, from the first to the last of its steps."""
-    from capsolve.simulate.incidental._published import Recipe, train
+    from capsolve.incidental.sparse_adamw import Recipe, train
 
     starts = _starts(neurons, instances)
     eager = {"published": Eager(np.stack(starts), True), "plain": Eager(np.stack(starts), False)}
@@ -82,8 +82,8 @@ def measure(neurons: int, instances: int, ours: int, steps: int) -> dict[str, An
 
 def compare(neurons: int, count: int) -> dict[str, Any]:
     """Train a few networks to the end by both; return how far they agree."""
-    from capsolve.simulate.incidental import count_collisions, same_winner
-    from capsolve.simulate.incidental._published import Recipe, train
+    from capsolve.incidental import count_collisions, same_winner
+    from capsolve.incidental.sparse_adamw import Recipe, train
 
     starts = _starts(neurons, count)
     ours = np.stack(train(starts, Recipe(PENALTY, STEPS, RATE, DECAY)))

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from capsolve.cli import main
 from capsolve.cli.incidental import command
-from capsolve.simulate.incidental import collision_sweep, sweep
+from capsolve.incidental import collision_sweep, sweep
 from tests.interruption import interrupt, start, written
 
 SHORT = ["--features", "6", "--instances", "3", "--steps", "300", "--learning-rate", "0.02", "--penalty", "0.02"]
@@ -44,7 +44,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "_networks", stopped)
     result = invoke("--neurons", "6,8", "--data", "c.npz")
     assert result.exit_code == 130
-    assert len(list((tmp_path / "c.npz.networks").iterdir())) == 3
+    assert len(list((tmp_path / "c.npz.networks").glob("network-*.npz"))) == 3
     monkeypatch.setattr(sweep, "_networks", lambda task, n=sweep._networks.__defaults__[0]: only(8, task, n))
     result = invoke("--neurons", "6,8", "--data", "c.npz")
     assert result.exit_code == 0, result.output

@@ -16,7 +16,8 @@ from safetensors.numpy import save_file
 from scipy.optimize import minimize_scalar
 
 import capsolve
-from capsolve import Phase, Profile, QuadraticLoss, capacities, measure, measurement, power_law, weights
+from capsolve import Phase, Profile, QuadraticLoss, capacities, measure, measurement, power_law
+from capsolve.files import weights
 
 
 @pytest.fixture(scope="module")
@@ -352,8 +353,8 @@ def test_a_file_larger_than_the_memory_it_takes(tmp_path, shape):
         file.write(np.ones(1, ml_dtypes.bfloat16).tobytes())
         file.truncate(8 + len(header) + size)
     code = (
-        "import sys, capsolve, capsolve.weights\n"
-        "capsolve.weights._BLOCK = 2**20\n"
+        "import sys, capsolve, capsolve.files.weights\n"
+        "capsolve.files.weights._BLOCK = 2**20\n"
         "found = capsolve.measure(sys.argv[1])\n"
         # not getrusage: its peak is inherited from the process that started this one
         "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1]\n"

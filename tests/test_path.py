@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 import capsolve
-from capsolve.solvers.value_function import ValueFunction, _covered, running_sum
+from capsolve.solvers.value_function import _covered, running_sum
 from tests.oracles import profiles
 
 

@@ -11,7 +11,7 @@ import click
 from capsolve.cli._shared import figure_path, in_range, json_flag, pool, print_json, writable
 
 if TYPE_CHECKING:
-    from capsolve.simulate.incidental import CollisionSweep
+    from capsolve.incidental import CollisionSweep
 
 _SUFFIXES = (".npz", ".csv", ".parquet")
 
@@ -92,7 +92,8 @@ def command(
     Example: a minute on two cores
       capsolve incidental --features 64 --neurons 64,128,256 -o collisions.png
     """  # noqa: D301  (click's mark for lines to be kept)
-    from capsolve.simulate.incidental.sweep import collision_sweep, forget  # noqa: PLC0415
+    from capsolve.files.checkpoints import forget  # noqa: PLC0415
+    from capsolve.incidental.sweep import collision_sweep  # noqa: PLC0415
 
     if high < low:
         raise click.UsageError(f"--high must be at least --low, got {high:g} < {low:g}")
@@ -134,7 +135,7 @@ def _write(sweep: CollisionSweep, path: Path) -> None:
     if path.suffix.lower() == ".npz":
         sweep.save(path)
         return
-    from capsolve.files import write_table  # noqa: PLC0415
+    from capsolve.files.tables import write_table  # noqa: PLC0415
 
     write_table({name: column.tolist() for name, column in sweep.table().items()}, path)
 

@@ -81,7 +81,7 @@ def command(
             err=True,
         )
     if output is not None:
-        from capsolve.files import write_table  # noqa: PLC0415
+        from capsolve.files.tables import write_table  # noqa: PLC0415
 
         write_table(found.to_dict(), output)
     if figure is not None:

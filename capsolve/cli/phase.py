@@ -176,7 +176,8 @@ def command(
     exact = phase_diagram(x, y, cells=size, tracked=track, **given)
     found, agreement = None, None
     if empirical is not None:
-        from capsolve.diagrams.empirical import empirical_phase_diagram, forget  # noqa: PLC0415
+        from capsolve.diagrams.empirical import empirical_phase_diagram  # noqa: PLC0415
+        from capsolve.files.checkpoints import forget  # noqa: PLC0415
 
         folder = checkpoint or _beside(data or output)
         with pool(workers) as executor:

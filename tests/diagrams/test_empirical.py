@@ -117,7 +117,7 @@ def test_checkpoints_of_something_else_are_refused(tmp_path):
         with pytest.raises(ValueError, match="other arguments or another seed"):
             empirical_phase_diagram(**{**settings, **change})
     (tmp_path / "cells" / "batch-00000.npz").write_bytes(b"half a fi")
-    with pytest.raises(ValueError, match=r"batch-00000\.npz: not a batch"):
+    with pytest.raises(ValueError, match=r"batch-00000\.npz: not a checkpoint of an empirical phase diagram"):
         empirical_phase_diagram(**settings)
     (tmp_path / "cells" / "settings.json").write_text("[]")
     with pytest.raises(ValueError, match=r"settings\.json: not the settings"):
@@ -180,7 +180,7 @@ def test_files_bring_everything_back(tmp_path, small):
     with pytest.raises(ValueError, match="axes of the diagrams differ"):
         again.compare(phase_diagram(cells=(4, 5), features=4, dimensions=2))
     exact.save(tmp_path / "exact.npz")
-    with pytest.raises(ValueError, match="not a file of an empirical phase diagram"):
+    with pytest.raises(ValueError, match="not an empirical phase diagram"):
         EmpiricalPhaseDiagram.load(tmp_path / "exact.npz")
 
 

@@ -1,5 +1,6 @@
 """Trained networks: against the theory where it is exact, against plain autodiff and NumPy where it is not."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -231,28 +232,29 @@ def test_diverged_instances_are_named_and_never_the_best():
 
 BLOCKS = """
 import numpy as np, sys
+from capsolve.files import checkpoints
 from capsolve.simulate import networks, train
 
 def run(checkpoint=None):
     return train("sum-relu", np.ones((3, 6)), [0.01, 0.1, 0.5], dimensions=3, instances=4, steps=2000, points=256,
                  rng=0, checkpoint=checkpoint)
 """
-SMALL = {"_CPU_NUMBERS": 2**13, "_SECONDS": 0.0}  # several blocks, and a file at every opportunity
+# several blocks, and a file at every opportunity
+SMALL = "networks._CPU_NUMBERS = 2**13; checkpoints._SECONDS = 0.0"
 
 
 @pytest.mark.slow
 def test_an_interrupted_training_goes_on_to_the_same_result(tmp_path, monkeypatch):
     path = tmp_path / "training.npz"
-    code = BLOCKS + f"vars(networks).update({SMALL})\nrun(sys.argv[1])"
+    code = BLOCKS + f"{SMALL}\nrun(sys.argv[1])"
     broken = subprocess.Popen([sys.executable, "-c", code, str(path)], stderr=subprocess.PIPE, text=True)
     while not path.exists() and broken.poll() is None:
         time.sleep(0.005)
     broken.send_signal(signal.SIGINT)
     assert "KeyboardInterrupt" in broken.communicate()[1]
     with np.load(path) as file:
-        assert tuple(file["place"]) < (3, 0)
-    for name, value in SMALL.items():
-        monkeypatch.setattr(networks, name, value)
+        assert json.loads(str(file["facts"]))["place"] < [3, 0]
+    monkeypatch.setattr(networks, "_CPU_NUMBERS", 2**13)
     exec(BLOCKS, names := {})
     rest, whole = names["run"](path), names["run"]()
     for name in ("embedding", "bias", "loss", "gradient", "baseline"):

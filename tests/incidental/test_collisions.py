@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from capsolve.simulate.incidental import (
+from capsolve.incidental import (
     count_collisions,
     expected_neurons,
     expected_pairs,

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from capsolve._threads import one_blas_thread
-from capsolve.simulate.incidental import _published, collision_sweep, sweep
-from capsolve.simulate.incidental._published import LOOK, Dense, Live, Recipe, train
+from capsolve.files.checkpoints import forget
+from capsolve.incidental import CollisionSweep, collision_sweep, sparse_adamw, sweep
+from capsolve.incidental.sparse_adamw import LOOK, Dense, Live, Recipe, train
 
 RECIPE = Recipe(penalty=4e-3, steps=4000, learning_rate=4e-3, weight_decay=0.01)
 
@@ -52,7 +53,7 @@ def test_lists_of_live_weights_go_where_all_weights_do(monkeypatch, seed):
     Where two weights of a feature are nearly as large, rounding decides in the long run which of them survives. In the
     25 steps between two looks it cannot.
     """
-    monkeypatch.setattr(_published, "_PAIR", 100)  # networks so small do not need lists
+    monkeypatch.setattr(sparse_adamw, "_PAIR", 100)  # networks so small do not need lists
     n, m = 24, 48
     network = Dense(start(n, m, seed), RECIPE)
     while (live := network.live()) is None:
@@ -170,13 +171,13 @@ def test_an_interrupted_sweep_goes_on(tmp_path, monkeypatch):
     more = collision_sweep(6, [8, 12, 16], instances=5, checkpoint=path, **ARGUMENTS)
     assert {task[1] for task in calls} == {16}
     np.testing.assert_array_equal(more.mean("excess")[:2], whole.mean("excess"))
-    with pytest.raises(ValueError, match="other settings or another seed"):
+    with pytest.raises(ValueError, match="other arguments or another seed"):
         collision_sweep(6, [8], checkpoint=path, **{**ARGUMENTS, "rng": 6})
     (path / "network-8-0.npz").write_bytes(b"not a file of arrays")
-    with pytest.raises(ValueError, match="not a network of a sweep"):
+    with pytest.raises(ValueError, match="not a checkpoint of a collision sweep"):
         collision_sweep(6, [8], checkpoint=path, **ARGUMENTS)
     (path / "mine.txt").touch()
-    sweep.forget(path)
+    forget(path)
     assert [file.name for file in path.iterdir()] == ["mine.txt"]
 
 
@@ -184,10 +185,19 @@ def test_a_saved_sweep(tmp_path):
     found = collision_sweep(4, [6], instances=2, **ARGUMENTS)
     assert np.isnan(collision_sweep(4, [6], instances=1, **ARGUMENTS).table()["kept_error"]).all()
     found.save(tmp_path / "sweep.npz")
-    with np.load(tmp_path / "sweep.npz") as file:
-        np.testing.assert_array_equal(file["opposite_pairs"][0], found.collisions[0].opposite_pairs)
-        assert file["capacity"].shape == (1, 2, 4)
-    with pytest.raises(ValueError, match="saved as"):
+    again = CollisionSweep.load(tmp_path / "sweep.npz")
+    assert repr(again) == repr(found)
+    assert again.settings == found.settings
+    np.testing.assert_array_equal(again.correlation, found.correlation.astype(np.float16))
+    for name, column in found.table().items():
+        np.testing.assert_array_equal(again.table()[name], column)
+    for one, other in zip(again.collisions, found.collisions, strict=True):
+        for name, value in vars(other).items():
+            np.testing.assert_array_equal(getattr(one, name), value)
+    np.savez(tmp_path / "other.npz", a=1)
+    with pytest.raises(ValueError, match=r"other\.npz: not a collision sweep"):
+        CollisionSweep.load(tmp_path / "other.npz")
+    with pytest.raises(ValueError, match=r"must be one of \.npz"):
         found.save(tmp_path / "sweep.csv")
 
 
@@ -196,13 +206,13 @@ def test_a_saved_sweep(tmp_path):
     [
         ({"neurons": [8, 8]}, "different integers"),
         ({"neurons": []}, "different integers"),
-        ({"neurons": 2.5}, "neurons must be an integer >= 1, got 2.5"),
-        ({"instances": 0}, "instances must be an integer >= 1"),
+        ({"neurons": 2.5}, "neurons must be an integer, got 2.5"),
+        ({"instances": 0}, "instances must be >= 1"),
         ({"penalty": -1.0}, "penalty must be >= 0, got -1.0"),
         ({"steps": 0}, "steps must be"),
         ({"high": 0.5}, "high must be >= 0.8"),
         ({"rng": None, "checkpoint": "a"}, "needs a seed"),
-        ({"checkpoint": "nowhere/a"}, "directory that exists"),
+        ({"checkpoint": __file__}, "checkpoint must be a folder, got .*test_"),
     ],
 )
 def test_bad_arguments(changed, message):

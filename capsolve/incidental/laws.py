@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
 
-from capsolve._checks import FloatArray, at_least, real_array, scalar
+from capsolve._checks import FloatArray, at_least, real_array, scalar, whole
 
 
 def expected_pairs(features: int, neurons: Any) -> Any:
@@ -108,17 +107,6 @@ def projected_excess(weights: Any, kurtosis: float) -> FloatArray:
         raise ValueError("weights must have no row of zeros")
     fourth: FloatArray = (w**4).sum(axis=-1)
     return np.asarray((scalar("kurtosis", kurtosis, low=1.0) - 3.0) * fourth / square**2)
-
-
-def whole(name: str, value: Any, low: int = 1) -> int:
-    """Return ``value`` if it is an integer of at least ``low``."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} must be an integer >= {low}, got {value!r}") from None
-    if number < low:
-        raise ValueError(f"{name} must be an integer >= {low}, got {value!r}")
-    return number
 
 
 def _sizes(features: int, neurons: Any) -> tuple[int, FloatArray]:

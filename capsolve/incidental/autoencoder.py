@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from capsolve._checks import FloatArray, flag, real_array, scalar
-from capsolve.simulate.incidental.counts import standard_error
-from capsolve.simulate.incidental.laws import whole
+from capsolve._checks import FloatArray, flag, real_array, scalar, whole
+from capsolve.incidental.collisions import standard_error
 
 NOISES = {"bipolar": 1.0, "uniform": 1.8, "gaussian": 3.0, "laplace": 6.0}
 """Noise by name, and its kurtosis (Pearson's)."""
@@ -172,7 +171,7 @@ def train_autoencoders(
         import jax  # noqa: PLC0415
     except ImportError:
         raise ImportError('training autoencoders needs JAX: pip install "capsolve[train]"') from None
-    from capsolve.simulate.incidental._steps import Steps  # noqa: PLC0415
+    from capsolve.incidental.optimisers import Steps  # noqa: PLC0415
 
     compiled = Steps(optimiser, kind, shared and kind is not None)
     constants = {name: np.float32(value) for name, value in numbers.items()}

@@ -12,8 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-FIRST, SECOND, EPSILON = 0.9, 0.999, 1e-8
-"""AdamW's decay rates of the two moments, and what keeps it from dividing by zero."""
+from capsolve.incidental.sparse_adamw import EPSILON, FIRST, SECOND
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,24 @@
 """One matrix out of a file of weights, features first, in blocks: any size, either orientation.
 
 Every block is read by opening the file anew. So what has been mapped is given back with the block, and a file of any
-size is measured in the memory of one. Nothing is ever unpickled, but for tensors and plain containers in PyTorch files.
+size is measured in the memory of one.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import pickle
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._files import StrPath, optional_module, readable_file
-from capsolve.files import existing_file
+from capsolve.files._paths import StrPath, existing_file
+from capsolve.files.tensors import SUFFIXES, Index, Tensor, open_tensors, require_key
 
 Axis = Literal["rows", "columns"]
-Index = tuple[slice, slice]
 
 # Where the features are in the decoder of a sparse autoencoder, by the name that its project gives it.
 DECODERS: dict[str, Axis | None] = {
@@ -43,8 +38,8 @@ FILES = (
     "checkpoints/final.safetensors",  # Llama Scope
 )
 
-# Number types, as safetensors abbreviates them; there are others in files, but not others to compute with.
-_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# The types of numbers that weights are computed with; there are others in files.
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 _BLOCK = 2**24  # entries read at a time
 
@@ -97,15 +92,6 @@ class Weights:
             yield block
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """A tensor in a file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    read: Callable[[Index], npt.NDArray[Any]]
-
-
 def from_array(W: Any, features: str | None = None) -> Weights:
     """Wrap a matrix in memory, one row per feature unless ``features`` says "columns".
 
@@ -114,7 +100,7 @@ def from_array(W: Any, features: str | None = None) -> Weights:
     array = np.asarray(W)
     if array.dtype.kind in "biu":
         array = array.astype(np.float64)
-    stored = _Stored(array.dtype.name, array.shape, array.__getitem__)
+    stored = Tensor(array.dtype.name, array.shape, array.__getitem__)
     _require_matrix("W", stored)
     axis = _axis(features) or "rows"
     reason = "as given" if features else "the default for arrays"
@@ -151,8 +137,8 @@ def open_weights(path: StrPath, *, key: str | None = None, features: str | None 
     path = Path(path)
     if path.is_dir():
         path = _weights_in(path)
-    path, kind = existing_file(path, *_OPEN)
-    stored = _OPEN[kind](path)
+    path, kind = existing_file(path, *SUFFIXES)
+    stored = open_tensors(path, kind)
     name = _choose(path, key, stored)
     matrix = stored[name]
     _require_matrix(f"{path}, {name}" if name else str(path), matrix)
@@ -168,25 +154,23 @@ def _weights_in(folder: Path) -> Path:
     for name in FILES:
         if (folder / name).is_file():
             return folder / name
-    there = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in _OPEN and entry.is_file())
+    there = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file())
     if len(there) == 1:
         return there[0]
     if not there:
-        raise ValueError(f"{folder}: there is no file of weights; looked for {', '.join(_OPEN)}")
+        raise ValueError(f"{folder}: there is no file of weights; looked for {', '.join(SUFFIXES)}")
     listed = ", ".join(entry.name for entry in there[:10]) + ", …" * (len(there) > 10)
     raise ValueError(f"{folder}: there are several files of weights, name one: {listed}")
 
 
-def _choose(path: Path, key: str | None, stored: Mapping[str, _Stored]) -> str:
+def _choose(path: Path, key: str | None, stored: Mapping[str, Tensor]) -> str:
     if list(stored) == [""]:
         if key is not None:
             raise ValueError(f"{path}: holds a single array without a name, got key {key!r}")
         return ""
     listed = ", ".join(f"{name} {list(entry.shape)}" for name, entry in sorted(stored.items())) or "none"
     if key is not None:
-        if key not in stored:
-            raise ValueError(f"{path}: there is no key {key!r}; the keys are {listed}")
-        return key
+        return require_key(path, key, stored, listed)
     matrices = [name for name, entry in stored.items() if len(entry.shape) == 2]
     decoders = [name for name in matrices if name in DECODERS]
     for found in (decoders, matrices):
@@ -195,13 +179,13 @@ def _choose(path: Path, key: str | None, stored: Mapping[str, _Stored]) -> str:
     raise ValueError(f"{path}: a key is needed to choose a matrix; the keys are {listed}")
 
 
-def _require_matrix(name: str, stored: _Stored) -> None:
+def _require_matrix(name: str, stored: Tensor) -> None:
     if len(stored.shape) != 2:
         raise ValueError(f"{name}: must be 2-D, features and dimensions, got shape {list(stored.shape)}")
     if 0 in stored.shape:
         raise ValueError(f"{name}: must not be empty, got shape {list(stored.shape)}")
-    if stored.dtype not in _FLOATS.values():
-        raise ValueError(f"{name}: numbers must be {', '.join(_FLOATS.values())}, got {stored.dtype}")
+    if stored.dtype not in _FLOATS:
+        raise ValueError(f"{name}: numbers must be {', '.join(_FLOATS)}, got {stored.dtype}")
 
 
 # ---------------------------------------------------------------------------------------------- orientation
@@ -218,7 +202,7 @@ def _features_first(shape: tuple[int, ...], axis: Axis) -> tuple[int, int]:
     return (rows, columns) if axis == "rows" else (columns, rows)
 
 
-def _orientation(path: Path, key: str, stored: Mapping[str, _Stored], asked: Axis | None) -> tuple[Axis, str, bool]:
+def _orientation(path: Path, key: str, stored: Mapping[str, Tensor], asked: Axis | None) -> tuple[Axis, str, bool]:
     """Return what stands for a feature, how that is known, and whether it is a guess."""
     shape = stored[key].shape
     said, what = _configured(path.parent / "cfg.json", shape)
@@ -263,137 +247,3 @@ def _configured(cfg: Path, shape: tuple[int, ...]) -> tuple[Axis | None, str]:
         return None, ""
     what = f"{cfg.name} has " + ", ".join(f"{name} = {size}" for name, size in sizes.items())
     return fitting[0] if fitting else None, what
-
-
-# ------------------------------------------------------------------------------------------------- formats
-
-
-def _open_safetensors(path: Path) -> dict[str, _Stored]:
-    library, _ = (
-        optional_module("safetensors", "safetensors"),
-        optional_module("ml_dtypes", "safetensors"),
-    )  # for bfloat16
-
-    def opened(key: str) -> Any:
-        return library.safe_open(path, framework="numpy").get_slice(key)
-
-    def stored(key: str, tensor: Any) -> _Stored:
-        dtype = tensor.get_dtype()
-        return _Stored(_FLOATS.get(dtype, dtype), tuple(tensor.get_shape()), lambda index: opened(key)[index])
-
-    with readable_file(path, library.SafetensorError):
-        file = library.safe_open(path, framework="numpy")
-        return {key: stored(key, file.get_slice(key)) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-
-
-def _open_npy(path: Path) -> dict[str, _Stored]:
-    with readable_file(path, ValueError, EOFError), path.open("rb") as file:
-        stored = _mapped(path, file)
-        if stored is None:
-            raise ValueError("unknown version of the format")
-        if len(stored.shape) == 2 and 0 not in stored.shape and stored.dtype in _FLOATS.values():
-            stored.read((slice(0, 1), slice(0, 1)))  # a truncated file cannot be mapped
-    return {"": stored}
-
-
-def _open_npz(path: Path) -> dict[str, _Stored]:
-    broken = (ValueError, EOFError, zipfile.BadZipFile, zlib.error)
-    with readable_file(path, *broken), zipfile.ZipFile(path) as archive:
-        return {
-            info.filename.removesuffix(".npy"): _member(path, archive, info)
-            for info in archive.infolist()
-            if info.filename.endswith(".npy")
-        }
-
-
-def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Stored:
-    """Return an array of an .npz file: mapped if it lies there as it is, else decompressed when first read."""
-    if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:
-        with path.open("rb") as file:
-            file.seek(info.header_offset + 26)  # the local header is 30 bytes, and ends in the lengths of what follows
-            lengths = [int.from_bytes(file.read(2), "little") for _ in range(2)]
-            file.seek(sum(lengths), os.SEEK_CUR)
-            stored = _mapped(path, file)
-        if stored is not None:
-            return stored
-    with archive.open(info) as member:
-        dtype, shape, _ = _npy_header(member) or (np.dtype(object), (), False)
-    whole: list[npt.NDArray[Any]] = []
-
-    def read(index: Index) -> npt.NDArray[Any]:
-        if not whole:
-            with readable_file(path, ValueError, EOFError, zipfile.BadZipFile, zlib.error), np.load(path) as arrays:
-                whole.append(arrays[info.filename.removesuffix(".npy")])
-        return whole[0][index]
-
-    return _Stored(dtype.name, shape, read)
-
-
-def _mapped(path: Path, file: IO[bytes]) -> _Stored | None:
-    """Return the array whose .npy header starts where ``file`` is, to be mapped; None if the version is unknown."""
-    header = _npy_header(file)
-    if header is None:
-        return None
-    dtype, shape, fortran = header
-    offset = file.tell()
-    order: Literal["C", "F"] = "F" if fortran else "C"
-
-    def read(index: Index) -> npt.NDArray[Any]:
-        part: npt.NDArray[Any] = np.memmap(path, dtype, "r", offset, shape, order)[index]
-        return part
-
-    return _Stored(dtype.name, shape, read)
-
-
-def _npy_header(file: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...], bool] | None:
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    reader = readers.get(np.lib.format.read_magic(file))
-    if reader is None:
-        return None
-    shape, fortran, dtype = reader(file)
-    return dtype, shape, fortran
-
-
-def _open_torch(path: Path) -> dict[str, _Stored]:
-    torch = optional_module("torch", "torch")
-
-    def load() -> dict[str, Any]:
-        try:
-            with readable_file(path, RuntimeError, EOFError, OSError):
-                content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except pickle.UnpicklingError:
-            raise ValueError(
-                f"{path}: holds other objects than tensors, and those are not unpickled; save the state_dict() alone"
-            ) from None
-        return dict(_tensors(torch, content))
-
-    def stored(key: str, tensor: Any) -> _Stored:
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        precision = torch.float64 if dtype == "float64" else torch.float32
-
-        def read(index: Index) -> npt.NDArray[Any]:
-            part: npt.NDArray[Any] = load()[key].detach()[index].to(precision).numpy()
-            return part
-
-        return _Stored(dtype, tuple(tensor.shape), read)
-
-    return {key: stored(key, tensor) for key, tensor in load().items()}
-
-
-def _tensors(torch: Any, content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dense tensors in nested dictionaries, with their keys joined by dots."""
-    if isinstance(content, torch.Tensor):
-        if content.layout == torch.strided:
-            yield name, content
-    elif isinstance(content, Mapping):
-        for key, entry in content.items():
-            yield from _tensors(torch, entry, f"{name}.{key}" if name else str(key))
-
-
-_OPEN: dict[str, Callable[[Path], dict[str, _Stored]]] = {
-    ".safetensors": _open_safetensors,
-    ".npz": _open_npz,
-    ".npy": _open_npy,
-    ".pt": _open_torch,
-    ".pth": _open_torch,
-}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from capsolve.simulate.incidental import (
+from capsolve.incidental import (
     count_collisions,
     expected_pairs,
     follow_row,
@@ -11,10 +11,10 @@ from capsolve.simulate.incidental import (
     same_winner,
     train_autoencoders,
 )
-from capsolve.simulate.incidental._published import Recipe, train
+from capsolve.incidental.sparse_adamw import Recipe, train
 
 jax = pytest.importorskip("jax")
-_steps = pytest.importorskip("capsolve.simulate.incidental._steps")
+optimisers = pytest.importorskip("capsolve.incidental.optimisers")
 
 
 def loss(W, penalty, noise=0.0):
@@ -44,7 +44,7 @@ def test_the_gradient_with_noise_is_that_of_the_loss(shared):
     W, noise = rng.normal(size=(6, 8)) / np.sqrt(8), 0.2 * rng.normal(size=(1 if shared else 6, 8))
     with jax.enable_x64(True):
         wanted = np.asarray(jax.jit(jax.grad(loss))(jax.numpy.asarray(W), 0.0, jax.numpy.asarray(noise)))
-        found = np.asarray(_steps.noisy_gradient(jax.numpy.asarray(W), jax.numpy.asarray(noise)))
+        found = np.asarray(optimisers.noisy_gradient(jax.numpy.asarray(W), jax.numpy.asarray(noise)))
     np.testing.assert_allclose(found, wanted, atol=1e-13)
 
 
@@ -53,7 +53,7 @@ def test_the_gradient_with_noise_is_that_of_the_loss(shared):
     [("bipolar", 1.0), ("uniform", 1.8), ("gaussian", 3.0), ("laplace", 6.0), ("light", 2.2), ("sparse", 4.5)],
 )
 def test_noise_has_the_moments_it_promises(kind, kurtosis):
-    x = np.asarray(_steps.draw(kind, jax.random.key(1), (400_000,), np.float32(kurtosis)), dtype=float)
+    x = np.asarray(optimisers.draw(kind, jax.random.key(1), (400_000,), np.float32(kurtosis)), dtype=float)
     for moment, wanted in ((1, 0.0), (2, 1.0), (4, kurtosis)):
         values = x**moment
         assert abs(values.mean() - wanted) < 4.5 * values.std() / np.sqrt(x.size) + 1e-6

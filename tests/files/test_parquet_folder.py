@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 import capsolve
-from capsolve import datasets
 from capsolve.cli import main
+from capsolve.files import parquet_folder
 
 pytest.importorskip("dask.array")
 pyarrow = pytest.importorskip("pyarrow")
@@ -30,7 +30,7 @@ def columns():
 @pytest.fixture
 def folder(tmp_path, columns, monkeypatch):
     """Write files of several row groups, which are read a few at a time."""
-    monkeypatch.setattr(datasets, "_ROWS", 500)
+    monkeypatch.setattr(parquet_folder, "_ROWS", 500)
     v, k = columns
     ends = [0, 1, 800, 2000, 3000]
     for number, (start, stop) in enumerate(itertools.pairwise(ends)):

@@ -6,11 +6,7 @@ written beside its final place and moved there when it is complete.
 
 from __future__ import annotations
 
-import errno
 import glob
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from capsolve._checks import FloatArray
-from capsolve._files import StrPath, found_columns, optional_module, os_error, readable_file
 from capsolve.allocation import Allocation, Phase
+from capsolve.files._paths import StrPath, new_folder, optional_module, readable_file, replacing
+from capsolve.files.tables import found_columns, parquet_file, write_parquet
 from capsolve.losses.quadratic import QuadraticLoss
 
 # The columns of a profile, and the least that may stand in them.
@@ -100,16 +97,6 @@ class _Piece(NamedTuple):
     rows: int
 
 
-def require_new_folder(folder: StrPath) -> Path:
-    """Return the path of a folder that can be made; raise `OSError` if there is something already."""
-    target = Path(os.path.realpath(folder))
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise os_error(errno.EEXIST, folder)
-    if not target.parent.is_dir():
-        raise os_error(errno.ENOENT, target.parent)
-    return target
-
-
 def _parquet_files(path: StrPath) -> list[Path]:
     folder = Path(path)
     if folder.is_dir():
@@ -125,7 +112,7 @@ def _parquet_files(path: StrPath) -> list[Path]:
 def _pieces(path: Path) -> Iterator[_Piece]:
     """Yield the pieces that a file is read in, after a look at its columns."""
     types = optional_module("pyarrow.types", "parquet")
-    with _open(path) as file:
+    with parquet_file(path) as file:
         schema, footer = file.schema_arrow, file.metadata
         lengths = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
     for name in found_columns(path, schema.names, _LEAST):
@@ -144,7 +131,7 @@ def _column(plan: Any, name: str) -> FloatArray:
     """Read and check one column of one piece."""
     path, groups, first, rows = plan[0]
     arrow = optional_module("pyarrow", "parquet")
-    with _open(path) as file, readable_file(path, arrow.ArrowException, OSError):
+    with parquet_file(path) as file, readable_file(path, arrow.ArrowException, OSError):
         cells = file.read_row_groups(list(groups), columns=[name]).column(0)
     column: FloatArray = cells.to_numpy().astype(np.float64)  # nulls become NaN
     if column.size != rows:
@@ -157,12 +144,6 @@ def _column(plan: Any, name: str) -> FloatArray:
             f"got {cells[i].as_py()!r}"
         )
     return column
-
-
-def _open(path: Path) -> Any:
-    parquet, arrow = optional_module("pyarrow.parquet", "parquet"), optional_module("pyarrow", "parquet")
-    with readable_file(path, arrow.ArrowException):
-        return parquet.ParquetFile(path, pre_buffer=False, memory_map=False)
 
 
 # ---------------------------------------------------------------------------------------------------- allocations
@@ -179,11 +160,8 @@ def write_dataset(allocation: Allocation, folder: StrPath) -> None:
     model = allocation.model
     if not (isinstance(model, QuadraticLoss) and model.lazy):
         raise TypeError("an allocation of Dask arrays is written to a folder, all others to a file")
-    target = require_new_folder(folder)
     once = {name: getattr(allocation, name) for name in ("dimensions", "price", "lower_bound")}
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    temporary.mkdir()
-    try:
+    with new_folder(folder) as temporary:
         parts = da.map_blocks(
             _write_part,
             model.importance,
@@ -197,9 +175,6 @@ def write_dataset(allocation: Allocation, folder: StrPath) -> None:
             meta=np.empty(0, dtype=np.int64),
         )
         parts.compute()
-        temporary.replace(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_part(
@@ -212,7 +187,7 @@ def _write_part(
     block_info: Any = None,
 ) -> Any:
     """Write one chunk. Should two workers do so, because one of them was taken for dead, both are right."""
-    arrow, parquet = optional_module("pyarrow", "parquet"), optional_module("pyarrow.parquet", "parquet")
+    arrow = optional_module("pyarrow", "parquet")
     model, capacity = QuadraticLoss(v, k), capacity.astype(np.float64)
     n = model.features
     names = [phase.name.lower() for phase in Phase]
@@ -228,8 +203,6 @@ def _write_part(
         "bias": np.ones(n, dtype=bool),
     }
     number = block_info[0]["chunk-location"][0]
-    path = folder / f"part-{number:0{digits}}.parquet"
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    parquet.write_table(arrow.table(columns), temporary)
-    temporary.replace(path)
+    with replacing(folder / f"part-{number:0{digits}}.parquet") as temporary:
+        write_parquet(columns, temporary)
     return np.array([n])

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import zipfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, Future, as_completed
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
-from capsolve._checks import FloatArray, flag, scalar
-from capsolve._files import StrPath
+from capsolve._checks import FloatArray, flag, scalar, whole
 from capsolve._threads import one_blas_thread
-from capsolve.files import replacing
-from capsolve.simulate.incidental._published import Recipe, train
-from capsolve.simulate.incidental.counts import (
+from capsolve.files._paths import StrPath
+from capsolve.files.archives import reading_archive, write_archive
+from capsolve.files.checkpoints import Checkpoint, fingerprint, run
+from capsolve.files.tensors import Arrays
+from capsolve.incidental.collisions import (
     Collisions,
     count_collisions,
     same_winner,
     standard_error,
     start_end_correlation,
 )
-from capsolve.simulate.incidental.laws import expected_neurons, expected_pairs, whole
+from capsolve.incidental.laws import expected_neurons, expected_pairs
+from capsolve.incidental.sparse_adamw import Recipe, train
 
+_KIND = "a collision sweep of capsolve"
 _MEASURED = ("opposite_pairs", "equal_pairs", "polysemantic", "opposite_neurons", "single", "capacity")
 _TOGETHER = 4  # networks of one task: lists of live weights are followed side by side
-
-Found = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -93,7 +90,9 @@ class CollisionSweep:
         return columns
 
     def save(self, path: StrPath) -> None:
-        """Write the arrays of the sweep as .npz; counts have the shape (k, instances).
+        """Write everything to a NumPy .npz file, which replaces an older one as a whole.
+
+        Counts have the shape (k, instances); the correlation is rounded to half precision.
 
         Raises
         ------
@@ -102,21 +101,27 @@ class CollisionSweep:
         OSError
             If the file cannot be written.
         """
-        path = Path(path)
-        if path.suffix.lower() != ".npz":
-            raise ValueError(f"a sweep is saved as .npz, got {path}")
-        measured = {name: np.stack([getattr(found, name) for found in self.collisions]) for name in _MEASURED}
-        with replacing(path) as temporary:
-            np.savez_compressed(
-                temporary,
-                allow_pickle=False,
-                features=self.features,
-                neurons=self.neurons,
-                settings=json.dumps(dict(self.settings)),
-                window=np.array([self.collisions[0].low, self.collisions[0].high]),
-                kept=self.kept,
-                correlation=self.correlation.astype(np.float16),
-                **measured,
+        first = self.collisions[0]
+        facts = {"features": self.features, "low": first.low, "high": first.high, "settings": dict(self.settings)}
+        arrays = {name: np.stack([getattr(found, name) for found in self.collisions]) for name in _MEASURED}
+        arrays |= {"neurons": self.neurons, "kept": self.kept, "correlation": self.correlation.astype(np.float16)}
+        write_archive(path, _KIND, facts, arrays)
+
+    @classmethod
+    def load(cls, path: StrPath) -> CollisionSweep:
+        """Read what `save` wrote; raises `ValueError` for another kind of file."""
+        with reading_archive(path, _KIND) as (facts, arrays):
+            n, window = int(facts["features"]), (float(facts["low"]), float(facts["high"]))
+            return cls(
+                n,
+                arrays["neurons"],
+                facts["settings"],
+                tuple(
+                    Collisions(*window, n, int(m), *(arrays[name][i] for name in _MEASURED))
+                    for i, m in enumerate(arrays["neurons"])
+                ),
+                arrays["kept"],
+                arrays["correlation"].astype(np.float32),
             )
 
     def _values(self, quantity: str) -> FloatArray:
@@ -183,7 +188,7 @@ def collision_sweep(
     Notes
     -----
     The steps are those of AdamW on all weights until few are left that are not close to 0; then on these alone, see
-    `capsolve.simulate.incidental._published`. Matrix products run on one thread, so that the collisions are the same
+    `capsolve.incidental.sparse_adamw`. Matrix products run on one thread, so that the collisions are the same
     however many processors there are; an executor of several processes uses these. On another kind of processor some
     features may end elsewhere: rounding decides between neurons that are all but equal. Memory: five arrays of n × m
     single precision numbers for each network in training, and four such arrays until its group of four is done.
@@ -215,49 +220,41 @@ def collision_sweep(
         raise ValueError("a sweep with a checkpoint needs a seed: rng must not be None")
     seed = int(np.random.default_rng(rng).integers(2**63))
     facts = {"features": n, "low": window[0], "high": window[1], "seed": seed, **asdict(recipe)}
-    store = _Store(None if checkpoint is None else Path(checkpoint), facts)
-    missing = {m: [i for i in range(count) if not store.has(m, i)] for m in widths}
-    tasks = [
-        (n, m, tuple(numbers[i : i + _TOGETHER]), recipe, window, seed)
-        for m, numbers in missing.items()
-        for i in range(0, len(numbers), _TOGETHER)
-    ]
-    with tqdm(total=len(widths) * count, unit="network", disable=not show) as bar:
-        bar.update(len(widths) * count - sum(map(len, missing.values())))
-        for task, found in _results(tasks, executor):
-            store.add(task[1], task[2], found)
-            bar.update(len(task[2]))
-    return _gather(n, widths, count, window, store, {**asdict(recipe), "seed": seed})
+    store = None if checkpoint is None else Checkpoint(checkpoint, "a collision sweep", facts, fingerprint(facts))
+    networks = {f"network-{m}-{number}": (m, number) for m in widths for number in range(count)}
+
+    def cut(missing: list[str]) -> Iterator[tuple[list[str], Task]]:
+        for m, names in groupby(missing, lambda name: networks[name][0]):
+            alike = list(names)
+            for together in (alike[i : i + _TOGETHER] for i in range(0, len(alike), _TOGETHER)):
+                yield together, (n, m, tuple(networks[name][1] for name in together), recipe, window, seed)
+
+    results = run(
+        dict.fromkeys(networks, 1),
+        cut,
+        _networks,
+        checkpoint=store,
+        executor=executor,
+        progress=show,
+        unit="network",
+    )
+    done = {networks[name]: found for name, found in results}
+    return _gather(n, widths, count, window, done, {**asdict(recipe), "seed": seed})
 
 
 Task = tuple[int, int, tuple[int, ...], Recipe, tuple[float, float], int]
 
 
-def _results(tasks: list[Task], executor: Executor | None) -> Iterator[tuple[Task, list[Found]]]:
-    """Yield tasks as they are done, with what was found for each of their networks."""
-    if executor is None:
-        for task in tasks:
-            yield task, _networks(task)
-        return
-    pending: dict[Future[list[Found]], Task] = {executor.submit(_networks, task): task for task in tasks}
-    try:
-        for future in as_completed(pending):
-            yield pending[future], future.result()
-    finally:
-        for future in pending:
-            future.cancel()
-
-
-def _networks(task: Task) -> list[Found]:
+def _networks(task: Task) -> list[Arrays]:
     """Train networks of one width and measure them."""
     n, m, numbers, recipe, window, seed = task
     starts = [start_weights(n, m, number, seed) for number in numbers]
     with one_blas_thread():  # training is chaotic: a sum that is shared out otherwise may end in other collisions
         ends = train(starts, recipe)
-    found: list[Found] = []
+    found: list[Arrays] = []
     for start, end in zip(starts, ends, strict=True):
         counts = count_collisions(end, low=window[0], high=window[1])
-        entry: Found = {name: np.asarray(getattr(counts, name)) for name in _MEASURED}
+        entry: Arrays = {name: np.asarray(getattr(counts, name)) for name in _MEASURED}
         entry["kept"] = same_winner(start, end)
         entry["correlation"] = start_end_correlation(start, end).astype(np.float16)
         found.append(entry)
@@ -270,66 +267,16 @@ def start_weights(features: int, neurons: int, number: int, seed: int) -> npt.ND
     return draw.standard_normal((features, neurons), dtype=np.float32) / np.float32(np.sqrt(neurons))
 
 
-class _Store:
-    """The networks that are done, in memory and, if there is a folder, in a file each."""
-
-    def __init__(self, folder: Path | None, facts: Mapping[str, Any]) -> None:
-        self.folder = folder
-        self.fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        self.done: dict[tuple[int, int], Found] = {}
-        if folder is None:
-            return
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:  # to be learnt now, not after the first minutes of work
-            raise ValueError(f"checkpoint must be a folder in a directory that exists, got {folder}: {error}") from None
-
-    def has(self, neurons: int, number: int) -> bool:
-        """Whether a network is done; if it is, it is read."""
-        if (neurons, number) in self.done:
-            return True
-        if self.folder is None or not (path := _file(self.folder, neurons, number)).exists():
-            return False
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                entry = {name: file[name] for name in file.files}
-            fingerprint = str(entry.pop("fingerprint"))
-            missing = {*_MEASURED, "kept", "correlation"} - set(entry)
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: not a network of a sweep: {error}") from None
-        if missing:
-            raise ValueError(f"{path}: not a network of a sweep: {', '.join(sorted(missing))} missing")
-        if fingerprint != self.fingerprint:
-            raise ValueError(f"{path}: a network of a sweep with other settings or another seed")
-        self.done[neurons, number] = entry
-        return True
-
-    def add(self, neurons: int, numbers: tuple[int, ...], found: list[Found]) -> None:
-        for number, entry in zip(numbers, found, strict=True):
-            self.done[neurons, number] = entry
-            if self.folder is not None:
-                with replacing(_file(self.folder, neurons, number)) as temporary:
-                    np.savez(temporary, allow_pickle=False, fingerprint=np.array(self.fingerprint), **entry)
-
-
-def _file(folder: Path, neurons: int, number: int) -> Path:
-    return folder / f"network-{neurons}-{number}.npz"
-
-
-def forget(checkpoint: StrPath) -> None:
-    """Remove a checkpoint: the files of its networks, and the folder if nothing else is in it."""
-    folder = Path(checkpoint)
-    for path in folder.glob("network-*.npz"):
-        path.unlink()
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-
-
 def _gather(
-    n: int, widths: list[int], count: int, window: tuple[float, float], store: _Store, settings: Mapping[str, float]
+    n: int,
+    widths: list[int],
+    count: int,
+    window: tuple[float, float],
+    done: Mapping[tuple[int, int], Arrays],
+    settings: Mapping[str, float],
 ) -> CollisionSweep:
     def together(m: int, name: str) -> npt.NDArray[Any]:
-        return np.stack([store.done[m, i][name] for i in range(count)])
+        return np.stack([done[m, i][name] for i in range(count)])
 
     def collisions(m: int) -> Collisions:
         return Collisions(*window, n, m, *(together(m, name) for name in _MEASURED))

@@ -5,7 +5,7 @@ import pytest
 from scipy.integrate import solve_ivp
 from scipy.stats import norm
 
-from capsolve.simulate.incidental import follow_row, sparsity_laws
+from capsolve.incidental import follow_row, sparsity_laws
 
 
 def every_weight(start, penalty, until):

@@ -3,11 +3,11 @@ from .autoencoder import OPTIMISERS as OPTIMISERS
 from .autoencoder import Autoencoders as Autoencoders
 from .autoencoder import forces as forces
 from .autoencoder import train_autoencoders as train_autoencoders
-from .counts import Collisions as Collisions
-from .counts import count_collisions as count_collisions
-from .counts import hidden_interference as hidden_interference
-from .counts import same_winner as same_winner
-from .counts import start_end_correlation as start_end_correlation
+from .collisions import Collisions as Collisions
+from .collisions import count_collisions as count_collisions
+from .collisions import hidden_interference as hidden_interference
+from .collisions import same_winner as same_winner
+from .collisions import start_end_correlation as start_end_correlation
 from .laws import expected_neurons as expected_neurons
 from .laws import expected_pairs as expected_pairs
 from .laws import projected_excess as projected_excess
