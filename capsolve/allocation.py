@@ -409,6 +409,8 @@ def certify(
     if math.isnan(lower_bound):
         raise ValueError("lower_bound must be a number, got nan")
     model = _loss_model("model", model)
+    if isinstance(model, QuadraticLoss):
+        model = model.to_numpy()
     capacity = np.array(capacity_vector(capacity, model.features))
     scaled, unit = model.normalised(capacity)
     price = max(0.0, float(np.max(scaled.average_gain(capacity))))

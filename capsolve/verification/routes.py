@@ -111,7 +111,7 @@ def verify(
     ----------
     arXiv 2210.01892, sections 3-4.
     """
-    model = QuadraticLoss(importance, kurtosis, bias)
+    model = QuadraticLoss(importance, kurtosis, bias).to_numpy()
     count = whole("samples", samples, low=2)
     zero = loss_at_zero(model.importance, model.kurtosis, bias)
     if not math.isfinite(zero):
