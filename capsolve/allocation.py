@@ -310,7 +310,7 @@ def solve(importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True,
 
     References
     ----------
-    arXiv 2210.01892, eqs. 13–18; branch and bound for κ < 3: Falk & Soland, Management Science 15 (1969).
+    arXiv 2210.01892, eqs. 13–18.
     """
     if bias is True and isinstance(importance, np.ndarray) and route_for(importance.size).source is not NumPySource:
         # the first pass over so many numbers validates them as well

@@ -167,7 +167,7 @@ class _Routes:
         tolerance = 10 * kept * (self.zero + self._size()) + self._rounding()
         if self.model.convex:
             return self._check(route, "loss", value, tolerance)
-        # Below the loss wherever branch and bound had work to do.
+        # Below the loss wherever the budget ends inside a feature with κ < 3.
         verdict = Verdict.AGREE if value <= self.allocation.loss + tolerance else Verdict.DISAGREE
         return self._check(route, "loss", value, tolerance, "a lower bound, from convex envelopes", verdict)
 
