@@ -58,11 +58,11 @@ def command(
     if profile is None:
         if not bias:
             raise click.UsageError("the battery has problems with and without a bias; --no-bias needs a profile")
-        from capsolve.verification.battery import verify_battery  # noqa: PLC0415
+        from capsolve.verification.checks import verify_battery  # noqa: PLC0415
 
         reports = verify_battery(rng=seed, progress=sys.stderr.isatty())
     else:
-        from capsolve.verification.routes import verify  # noqa: PLC0415
+        from capsolve.verification.checks import verify  # noqa: PLC0415
 
         keep_inputs(Path(profile), output)
         given = load_profile(profile)

@@ -7,7 +7,7 @@ import pytest
 
 import capsolve
 import capsolve.simulate.loss_curves
-import capsolve.simulate.prediction
+import capsolve.simulate.transfers
 from capsolve.simulate import Inputs, LossCurve, Transfer, measure_loss_curve, transfer
 
 DENSITY, KURTOSIS, D = 0.2, 9.0, 2
@@ -97,15 +97,15 @@ def test_importance_enters_as_the_model_says(model, weight):
 
 def test_kurtosis_of_inputs_that_are_not_centred():
     # E x⁴ / (E x²)² of a uniform variable on [0, 1] is (1/5)/(1/3)² = 9/5, whatever its mean
-    kurtosis = capsolve.simulate.prediction._kurtosis(Inputs(low=0.0), 0.1)
+    kurtosis = capsolve.simulate.transfers._kurtosis(Inputs(low=0.0), 0.1)
     assert kurtosis == pytest.approx(18.0, rel=1e-14)
-    assert capsolve.simulate.prediction._kurtosis(Inputs("laplace"), 0.1) == 60.0
+    assert capsolve.simulate.transfers._kurtosis(Inputs("laplace"), 0.1) == 60.0
 
 
 def test_networks_that_all_diverged_are_an_error(monkeypatch, curve, report):
     lost = np.ones_like(report.training.diverged)
     training = dataclasses.replace(report.training, diverged=lost)
-    monkeypatch.setattr(capsolve.simulate.prediction, "train", lambda *_, **__: training)
+    monkeypatch.setattr(capsolve.simulate.transfers, "train", lambda *_, **__: training)
     with pytest.raises(ValueError, match="all networks of profile 0 diverged"):
         transfer("sum-quadratic", IMPORTANCE, DENSITY, dimensions=D, curve=curve)
     monkeypatch.setattr(capsolve.simulate.loss_curves, "train", lambda *_, **__: training)

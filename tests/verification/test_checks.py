@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import capsolve
-import capsolve.verification.routes
+import capsolve.verification.checks
 from capsolve import Check, Verdict, Verification, verify, verify_battery
 
 CONVEX = ([2.0, 1.0, 0.9, 0.8, 0.7], [9.0, 5.0, 12.0, 7.0, 20.0], 2)
@@ -73,7 +73,7 @@ def test_a_solver_whose_loss_is_wrong_is_found_out(monkeypatch):
         allocation = capsolve.solve(*args, **kwargs)
         return dataclasses.replace(allocation, loss=allocation.loss * 0.99, lower_bound=allocation.lower_bound * 0.99)
 
-    monkeypatch.setattr(capsolve.verification.routes, "solve", too_good)
+    monkeypatch.setattr(capsolve.verification.checks, "solve", too_good)
     found = verdicts(verify(*CONVEX, samples=FEW))
     assert found["generic convex solver (CVXPY)", "loss"] == "disagree"
     assert found["constructed embedding", "loss"] == "disagree"
@@ -100,7 +100,7 @@ def test_what_cannot_be_done_is_said(monkeypatch):
     assert found["generic convex solver (CVXPY)", "loss"].verdict is Verdict.AGREE
     assert "meet in" in by_route(verify([1, 1, 1], 900.0, 2))["sampled model (Monte Carlo)", "loss"].note
     for name in ("PROGRAMME", "SEARCH", "EMBEDDING", "DESCENT", "SAMPLE"):
-        monkeypatch.setattr(capsolve.verification.routes, f"LARGEST_{name}", 3)
+        monkeypatch.setattr(capsolve.verification.checks, f"LARGEST_{name}", 3)
     report = verify(*MIXED)
     notes = [check.note for check in report.checks if check.verdict is Verdict.SKIPPED]
     assert len(notes) == len(report.checks) - 1
@@ -110,7 +110,7 @@ def test_what_cannot_be_done_is_said(monkeypatch):
 
 
 def test_a_descent_that_only_finds_local_optima_is_inconclusive(monkeypatch):
-    monkeypatch.setattr(capsolve.verification.routes, "_STARTS", (1,))
+    monkeypatch.setattr(capsolve.verification.checks, "_STARTS", (1,))
     n = 12
     v = 1.0 + 0.01 * np.arange(n)
     reports = [verify(v, 1.5, 6, samples=2, rng=seed) for seed in range(3)]

@@ -5,8 +5,7 @@ import json
 import pytest
 
 import capsolve
-import capsolve.verification.battery
-import capsolve.verification.routes
+import capsolve.verification.checks
 from capsolve import Profile, cli
 from capsolve.files import write_profile
 
@@ -36,7 +35,7 @@ def wrong(monkeypatch):
         n = len(v)
         return capsolve.certify(capsolve.QuadraticLoss(v, k, bias), dimensions, [float(dimensions) / n] * n)
 
-    monkeypatch.setattr(capsolve.verification.routes, "solve", equal)
+    monkeypatch.setattr(capsolve.verification.checks, "solve", equal)
 
 
 def test_a_profile(run, tmp_path):
@@ -63,9 +62,9 @@ def test_disagreement_has_an_exit_status_of_its_own(run, wrong):
 
 
 def test_the_battery(run, monkeypatch, tmp_path):
-    cells = [cell for cell in capsolve.verification.battery._figure_4() if "0.1," in cell[0]]
-    monkeypatch.setattr(capsolve.verification.battery, "_figure_4", lambda: cells[:2])
-    monkeypatch.setattr(capsolve.verification.battery, "_RANDOM", 0)
+    cells = [cell for cell in capsolve.verification.checks._figure_4() if "0.1," in cell[0]]
+    monkeypatch.setattr(capsolve.verification.checks, "_figure_4", lambda: cells[:2])
+    monkeypatch.setattr(capsolve.verification.checks, "_RANDOM", 0)
     status, out, err = run("--json", "-o", "r.md")
     assert (status, err) == (0, "")
     found = json.loads(out)
