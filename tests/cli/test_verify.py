@@ -1,30 +1,24 @@
 """``capsolve verify``: reports in three formats, and an exit status for disagreement."""
 
+import functools
 import json
 
 import pytest
 
 import capsolve
 import capsolve.verification.checks
-from capsolve import Profile, cli
+from capsolve import Profile
 from capsolve.files import write_profile
 
 
 @pytest.fixture(autouse=True)
-def _profile(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def _profile(tmp_path):
     write_profile(Profile([2.0, 1.0, 0.9, 0.8], [9.0, 2.0, 12.0, 7.0]), tmp_path / "profile.csv")
 
 
 @pytest.fixture
-def run(capsys):
-    def run(*args):
-        with pytest.raises(SystemExit) as end:
-            cli.main(["verify", *map(str, args)], prog_name="capsolve")
-        out, err = capsys.readouterr()
-        return end.value.code or 0, out, err
-
-    return run
+def run(run):
+    return functools.partial(run, "verify")
 
 
 @pytest.fixture

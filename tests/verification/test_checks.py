@@ -7,7 +7,7 @@ import pytest
 
 import capsolve
 import capsolve.verification.checks
-from capsolve import Check, Verdict, Verification, verify, verify_battery
+from capsolve import Verdict, verify, verify_battery
 
 CONVEX = ([2.0, 1.0, 0.9, 0.8, 0.7], [9.0, 5.0, 12.0, 7.0, 20.0], 2)
 MIXED = ([2.0, 1.0, 0.9, 0.8, 0.7], [9.0, 2.0, 12.0, 1.5, 2.9], 2)
@@ -135,25 +135,6 @@ def test_arrays_of_other_libraries():
     xp = pytest.importorskip("array_api_strict")
     report = verify(*(xp.asarray(column) for column in CONVEX[:2]), 2, samples=FEW)
     assert report.to_dict() == verify(*CONVEX, samples=FEW).to_dict()
-
-
-def test_report_formats():
-    report = verify(*CONVEX, samples=FEW, title="a | problem")
-    assert report.summary().startswith("a | problem: all routes agree\n\nroute ")
-    assert len(report.summary().splitlines()) == 3 + len(report.checks)
-    lines = report.markdown().splitlines()
-    assert len(lines) == 4 + len(report.checks)
-    assert len({line.count(" | ") for line in lines[2:]} - {6}) <= 1
-    plain = report.to_dict()
-    assert plain["verdict"] == "agree"
-    assert plain["features"] == 5
-    assert [entry["value"] for entry in plain["checks"]] == [check.value for check in report.checks]
-    bad = Check("a route", "loss", 2.0, 1.0, 0.1, Verdict.DISAGREE, "why")
-    worse = Verification("bad", report.allocation, (*report.checks, bad))
-    assert worse.verdict is Verdict.DISAGREE
-    assert "**disagree**" in worse.markdown()
-    assert "bad: routes DISAGREE" in worse.summary()
-    assert repr(worse) == "Verification('bad', DISAGREE: 7 agree, 1 disagree)"
 
 
 def test_the_battery_agrees(capsys):
