@@ -24,7 +24,7 @@ def test_the_curve_of_the_quadratic_model_is_the_theorys(curve):
     C = curve.capacity
     np.testing.assert_allclose(C, [0, 0.25, 0.5, 0.75, 1])
     expected = (1 - C) / (1 + (KURTOSIS - 3) / 2 * C)
-    # Training leaves up to a few per cent of the loss of a size (see benchmarks/training_study.py); 1 % of the scale
+    # Training leaves up to a few per cent of the loss of a size (see studies/training.py); 1 % of the scale
     # is half of the least distance between neighbours.
     np.testing.assert_allclose(curve.loss / curve.loss[0], expected, atol=0.01)
     assert curve.loss[0] == pytest.approx((KURTOSIS - 1) * (DENSITY / 3) ** 2, rel=0.02)
