@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,20 +72,17 @@ def main(
     sections: tuple[str, ...], reduced: bool, rounds: int, largest: int, output: Path | None, figure: Path | None
 ) -> None:
     """Measure capsolve beside its peers; SECTIONS are all by default."""
-    from capsolve.files import replacing
-
-    found = {"machine": timing.machine(), "rounds": rounds, "records": []}
+    before, records = timing.machine(), []  # the load is that without our own
     for record in _measure(sections or SECTIONS, reduced, rounds, largest):
-        found["records"].append(record)
+        records.append(record)
         click.echo(_line(record))
     if output:
-        with replacing(output) as file:
-            file.write_text(json.dumps(found, indent=1) + "\n")
+        timing.keep(output, machine=before, rounds=rounds, records=records)
     if figure:
         from benchmarks.drawing import draw
         from capsolve.figures import save
 
-        save(draw(found["records"]), figure)
+        save(draw(records), figure)
 
 
 if __name__ == "__main__":

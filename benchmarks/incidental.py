@@ -8,7 +8,6 @@ networks trained to the end by both with ``--compare``.
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -115,8 +114,6 @@ def main(
     import torch
     from threadpoolctl import threadpool_limits
 
-    from capsolve.files import replacing
-
     if threads:
         torch.set_num_threads(threads)
     widths = [int(text) for text in neurons.split(",")]
@@ -138,8 +135,7 @@ def main(
         total = sum(r[f"eager_{name}"] for r in found["records"]) / sum(r["capsolve"] for r in found["records"])
         click.echo(f"together, {name}: {total:.1f} ×")
     if output:
-        with replacing(output) as file:
-            file.write_text(json.dumps(found, indent=1) + "\n")
+        timing.keep(output, **found)
 
 
 if __name__ == "__main__":

@@ -49,10 +49,10 @@ from .profile import exponential as exponential
 from .profile import power_law as power_law
 from .reproduction import reproduce as reproduce
 from .sensitivity import Sensitivity as Sensitivity
-from .verification.battery import verify_battery as verify_battery
+from .verification.checks import verify as verify
+from .verification.checks import verify_battery as verify_battery
 from .verification.report import Check as Check
 from .verification.report import Verdict as Verdict
 from .verification.report import Verification as Verification
-from .verification.routes import verify as verify
 
 __version__: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,13 @@ import click
 from capsolve.cli._shared import (
     NOT_CERTIFIED,
     about,
+    draw,
     figure_path,
     in_range,
     json_flag,
     keep_inputs,
     load_profile,
-    print_json,
+    report,
     table_path,
 )
 from capsolve.files import _paths
@@ -118,17 +120,9 @@ def command(
         from capsolve.files.allocations import write_allocation  # noqa: PLC0415
 
         write_allocation(allocation, output, names=given.names)
-    if figure is not None:
-        from capsolve import figures  # noqa: PLC0415
-
-        figures.save(figures.allocation(allocation, names=given.names), figure)
-    if as_json:
-        print_json(_allocation_content(profile, bias, allocation, given.names))
-    else:
-        click.echo(allocation.summary())
-        written = [str(path) for path in (output, figure) if path is not None]
-        if written:
-            click.echo(f"\nwrote {' and '.join(written)}")
+    draw(figure, "allocation", allocation, names=given.names)
+    content = functools.partial(_allocation_content, profile, bias, allocation, given.names)
+    report(as_json, content, allocation.summary, output, figure)
     if allocation.status is not Status.OPTIMAL:
         click.echo(
             f"capsolve: warning: the allocation is {allocation.status.value}, not certified to be optimal: "

@@ -15,7 +15,7 @@ from capsolve._checks import FloatArray, flag, scalar, whole
 from capsolve._threads import one_blas_thread
 from capsolve.diagrams.agreement import Agreement, compare
 from capsolve.diagrams.analytic import PhaseDiagram, phase_of, solved
-from capsolve.diagrams.axes import Axis, restored_axes, stored_axes
+from capsolve.diagrams.axes import KNOWN, Axis, restored_axes, stored_axes
 from capsolve.diagrams.problems import Problems, problems_over
 from capsolve.files._paths import StrPath
 from capsolve.files.archives import reading_archive, write_archive
@@ -402,21 +402,7 @@ def _train(task: _Task) -> Arrays:
 
 def _known(family: dict[str, Any]) -> dict[str, Any]:
     """Refuse names that `capsolve.phase_diagram` does not know."""
-    names = (
-        "family",
-        "group",
-        "distribution",
-        "features",
-        "dimensions",
-        "importance",
-        "exponent",
-        "rate",
-        "kurtosis",
-        "density",
-        "sparsity",
-        "bias",
-    )
     for name in family:
-        if name not in names:
+        if name not in {"family", "group", "distribution", *KNOWN}:
             raise TypeError(f"empirical_phase_diagram has no argument {name!r}")
     return family

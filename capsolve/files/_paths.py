@@ -86,6 +86,12 @@ def replacing(path: StrPath) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: StrPath, text: str) -> None:
+    """Write text as UTF-8: the whole file or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def new_folder(folder: StrPath) -> Iterator[Path]:
     """Give the path of a temporary folder, which becomes ``folder`` if the block ends well and goes if not.

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from capsolve.files._paths import StrPath, replacing
+from capsolve.files._paths import StrPath, write_text
 from capsolve.files.archives import reading_archive, write_archive
 from capsolve.files.tensors import Arrays
 
@@ -67,9 +67,7 @@ class Checkpoint:
         if not settings.exists():
             if any(self.folder.iterdir()):
                 raise ValueError(f"{folder}: not a checkpoint, and not empty")
-            with replacing(settings) as temporary:
-                text = json.dumps({"kind": kind, "fingerprint": mark, **facts}, indent=1, default=str)
-                temporary.write_text(text, encoding="utf-8")
+            write_text(settings, json.dumps({"kind": kind, "fingerprint": mark, **facts}, indent=1, default=str))
         try:
             known = json.loads(settings.read_text(encoding="utf-8"))
             found = known["kind"], known["fingerprint"]

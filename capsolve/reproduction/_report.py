@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capsolve.files._paths import replacing
+from capsolve.files._paths import write_text
 from capsolve.files.tables import write_table
 from capsolve.files.tensors import write_arrays
 
@@ -82,8 +82,7 @@ class Result:
             written.append(folder / f"{name}.npz")
             write_arrays(written[-1], self.arrays)
         written.append(folder / f"{name}.md")
-        with replacing(written[-1]) as temporary:
-            temporary.write_text(self.text([path.name for path in written[:-1]]), encoding="utf-8")
+        write_text(written[-1], self.text([path.name for path in written[:-1]]))
         return written
 
     def text(self, files: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ MODELS = tuple(
     f"{kind}-{activation}" for kind in ("sum", "autoencoder") for activation in ("quadratic", "relu", "gelu")
 )
 
-# Of the rates 0.01, 0.03, 0.1, 0.3 the ones that end lowest: see benchmarks/training_study.py. Autoencoders with ReLU
+# Of the rates 0.01, 0.03, 0.1, 0.3 the ones that end lowest: see studies/training.py. Autoencoders with ReLU
 # die of large ones. Sums of rare features need them: what is left to learn there is worth as little as it is rare.
 _RATES = {"sum": 0.3, "autoencoder": 0.03}
 # Steps go round this many sets of points. Networks learn what is particular to one fixed set, above all where ReLU's

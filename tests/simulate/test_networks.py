@@ -134,7 +134,7 @@ def test_the_quadratic_sum_model_reaches_the_optimum_of_the_theory():
         scale, kurtosis = p / 3, 9 / (5 * p)
         best = capsolve.solve(v[k], kurtosis, 3)
         W = result.best_embedding[k].astype(np.float64) * np.sqrt(scale)
-        # The points are off by about 1e-3 in the loss (see benchmarks), and an optimum moves with the root of that.
+        # The points are off by about 1e-3 in the loss (see studies), and an optimum moves with the root of that.
         assert capsolve.embedding_loss(W, v[k] * scale, kurtosis) == pytest.approx(best.loss * scale**2, rel=0.01)
         assert result.best_loss[k] == pytest.approx(best.loss * scale**2, rel=0.02)
         np.testing.assert_allclose(result.capacity[k], best.capacity, atol=0.03)

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.training_study``: how the settings of `capsolve.simulate.train` were chosen.
+"""``python -m studies.training``: how the settings of `capsolve.simulate.train` were chosen.
 
 36 cells of the family of Fig. 4: one feature of importance 0.03 … 30 among five of importance 1, in 3 dimensions, at
 densities 1 … 0.001. Every setting trains all six models there. What counts is the excess: how far the best loss of a
@@ -9,7 +9,6 @@ costs (blocks of 24 networks: those of large sweeps cost less).
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.timing import machine
+from benchmarks.timing import keep
 from capsolve import embedding_loss, solve
 from capsolve.simulate import MODELS, Training, train
 
@@ -104,16 +103,12 @@ def study(models: tuple[str, ...]) -> list[dict[str, Any]]:
 @click.command()
 @click.option("--model", "models", multiple=True, type=click.Choice(MODELS), help="Default: all six.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results/training_study.json"
+    "-o", "--output", type=click.Path(path_type=Path), default=Path(__file__).parent / "results/training.json"
 )
 def main(models: tuple[str, ...], output: Path) -> None:
     """Compare settings of training."""
     records = study(models or MODELS)
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(
-        json.dumps({"machine": machine(), "chosen": CHOSEN | {"learning_rate": RATE}, "records": records}, indent=1)
-        + "\n"
-    )
+    keep(output, chosen=CHOSEN | {"learning_rate": RATE}, records=records)
 
 
 if __name__ == "__main__":

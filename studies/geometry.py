@@ -1,4 +1,4 @@
-"""``python -m benchmarks.geometry``: the geometry of trained networks, beside what is known of it.
+"""``python -m studies.geometry``: the geometry of trained networks, beside what is known of it.
 
 * 400 equal features in 30 dimensions, ReLU autoencoder (Elhage et al. 2022): dimensions per represented feature,
   D* = D/‖W‖², over densities, and the capacities behind it. They report that D* sticks at 1 and at 1/2.
@@ -13,7 +13,6 @@ are linked where the cosine between them, or a little less for unequal lengths, 
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.timing import machine
+from benchmarks.timing import keep
 from capsolve import blocks, efficiency
 from capsolve.simulate import train
 
@@ -115,8 +114,7 @@ def main(features: int, dimensions: int, steps: int, output: Path) -> None:
         shown = {k: np.round(v, 3).tolist() if isinstance(v, float | list) else v for k, v in record.items()}
         shown.pop("histogram", None)
         click.echo(" ".join(f"{key}={value}" for key, value in shown.items()))
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps({"machine": machine(), "records": records}, indent=1) + "\n")
+    keep(output, records=records)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 
 import capsolve
 from capsolve import Phase, figures
-from capsolve.figures.water import spread
+from capsolve.figures.marginals import spread
 
 
 def curves(ax):

@@ -7,7 +7,7 @@ import pytest
 
 import capsolve
 import capsolve.simulate.loss_curves
-import capsolve.simulate.prediction
+import capsolve.simulate.transfers
 from capsolve.simulate import Inputs, LossCurve, Transfer, measure_loss_curve, transfer
 
 DENSITY, KURTOSIS, D = 0.2, 9.0, 2
@@ -29,20 +29,6 @@ def made_up(model="sum-relu", inputs=None, density=0.1):
     line = np.linspace(0, 1, 5)
     falling = np.array([1.0, 0.5, 0.2, 0.05, 0.0])
     return LossCurve(model, inputs or Inputs(), density, line, falling, falling, 0 * line)
-
-
-@pytest.mark.slow
-def test_the_curve_of_the_quadratic_model_is_the_theorys(curve):
-    C = curve.capacity
-    np.testing.assert_allclose(C, [0, 0.25, 0.5, 0.75, 1])
-    expected = (1 - C) / (1 + (KURTOSIS - 3) / 2 * C)
-    # Training leaves up to a few per cent of the loss of a size (see benchmarks/training_study.py); 1 % of the scale
-    # is half of the least distance between neighbours.
-    np.testing.assert_allclose(curve.loss / curve.loss[0], expected, atol=0.01)
-    assert curve.loss[0] == pytest.approx((KURTOSIS - 1) * (DENSITY / 3) ** 2, rel=0.02)
-    assert (np.diff(curve.loss) <= 0).all()
-    assert (curve.measured >= curve.loss).all()
-    assert curve.spread.max() < 0.1
 
 
 @pytest.mark.slow
@@ -102,20 +88,17 @@ def test_importance_enters_as_the_model_says(model, weight):
 
 def test_kurtosis_of_inputs_that_are_not_centred():
     # E x⁴ / (E x²)² of a uniform variable on [0, 1] is (1/5)/(1/3)² = 9/5, whatever its mean
-    kurtosis = capsolve.simulate.prediction._kurtosis(Inputs(low=0.0), 0.1)
+    kurtosis = capsolve.simulate.transfers._kurtosis(Inputs(low=0.0), 0.1)
     assert kurtosis == pytest.approx(18.0, rel=1e-14)
-    assert capsolve.simulate.prediction._kurtosis(Inputs("laplace"), 0.1) == 60.0
+    assert capsolve.simulate.transfers._kurtosis(Inputs("laplace"), 0.1) == 60.0
 
 
 def test_networks_that_all_diverged_are_an_error(monkeypatch, curve, report):
     lost = np.ones_like(report.training.diverged)
     training = dataclasses.replace(report.training, diverged=lost)
-    monkeypatch.setattr(capsolve.simulate.prediction, "train", lambda *_, **__: training)
+    monkeypatch.setattr(capsolve.simulate.transfers, "train", lambda *_, **__: training)
     with pytest.raises(ValueError, match="all networks of profile 0 diverged"):
         transfer("sum-quadratic", IMPORTANCE, DENSITY, dimensions=D, curve=curve)
-    monkeypatch.setattr(capsolve.simulate.loss_curves, "train", lambda *_, **__: training)
-    with pytest.raises(ValueError, match="all networks with 3 features in 1 dimensions diverged"):
-        measure_loss_curve("sum-quadratic", DENSITY, features=3)
 
 
 @pytest.mark.parametrize(
@@ -135,17 +118,3 @@ def test_bad_arguments(changed, message):
     given = {"model": "sum-relu", "importance": [1.0, 2.0], "density": 0.1, "dimensions": 1, "curve": made_up()}
     with pytest.raises(ValueError, match=message):
         transfer(**given | changed)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"features": 1}, "features must be >= 2"),
-        ({"features": 2.5}, "features must be an integer"),
-        ({"density": 1.5}, r"density must be in \[0, 1\]"),
-        ({"model": "sum"}, "model must be one of"),
-    ],
-)
-def test_bad_arguments_of_a_curve(changed, message):
-    with pytest.raises(ValueError, match=message):
-        measure_loss_curve(**{"model": "sum-relu", "density": 0.1} | changed)

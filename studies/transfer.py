@@ -1,4 +1,4 @@
-"""``python -m benchmarks.transfer``: does the theory, given the loss curve of another architecture, predict it?
+"""``python -m studies.transfer``: does the theory, given the loss curve of another architecture, predict it?
 
 For every model and density the loss curve f(C) is measured on networks of 8 equal features in 1 … 8 dimensions. From it
 come predictions for 8 random profiles of 6 unequal features in 3 dimensions, which are then trained. The sum model with
@@ -18,7 +18,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.timing import machine
+from benchmarks.timing import keep
 from capsolve.simulate import measure_loss_curve, train, transfer
 
 MODELS = ("sum-quadratic", "sum-relu", "sum-gelu", "autoencoder-relu")
@@ -70,9 +70,7 @@ def main(models: tuple[str, ...], output: Path, progress: bool) -> None:
     records = [entry for entry in old if models and entry["model"] not in models]
     for model in models or MODELS:
         records += [record(model, density, progress) for density in DENSITIES]
-        output.parent.mkdir(exist_ok=True)
-        content = {"machine": machine(), "records": sorted(records, key=lambda entry: MODELS.index(entry["model"]))}
-        output.write_text(json.dumps(content, indent=1) + "\n")
+        keep(output, records=sorted(records, key=lambda entry: MODELS.index(entry["model"])))
 
 
 if __name__ == "__main__":

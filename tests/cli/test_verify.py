@@ -1,31 +1,24 @@
 """``capsolve verify``: reports in three formats, and an exit status for disagreement."""
 
+import functools
 import json
 
 import pytest
 
 import capsolve
-import capsolve.verification.battery
-import capsolve.verification.routes
-from capsolve import Profile, cli
+import capsolve.verification.checks
+from capsolve import Profile
 from capsolve.files import write_profile
 
 
 @pytest.fixture(autouse=True)
-def _profile(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def _profile(tmp_path):
     write_profile(Profile([2.0, 1.0, 0.9, 0.8], [9.0, 2.0, 12.0, 7.0]), tmp_path / "profile.csv")
 
 
 @pytest.fixture
-def run(capsys):
-    def run(*args):
-        with pytest.raises(SystemExit) as end:
-            cli.main(["verify", *map(str, args)], prog_name="capsolve")
-        out, err = capsys.readouterr()
-        return end.value.code or 0, out, err
-
-    return run
+def run(run):
+    return functools.partial(run, "verify")
 
 
 @pytest.fixture
@@ -36,7 +29,7 @@ def wrong(monkeypatch):
         n = len(v)
         return capsolve.certify(capsolve.QuadraticLoss(v, k, bias), dimensions, [float(dimensions) / n] * n)
 
-    monkeypatch.setattr(capsolve.verification.routes, "solve", equal)
+    monkeypatch.setattr(capsolve.verification.checks, "solve", equal)
 
 
 def test_a_profile(run, tmp_path):
@@ -63,9 +56,9 @@ def test_disagreement_has_an_exit_status_of_its_own(run, wrong):
 
 
 def test_the_battery(run, monkeypatch, tmp_path):
-    cells = [cell for cell in capsolve.verification.battery._figure_4() if "0.1," in cell[0]]
-    monkeypatch.setattr(capsolve.verification.battery, "_figure_4", lambda: cells[:2])
-    monkeypatch.setattr(capsolve.verification.battery, "_RANDOM", 0)
+    cells = [cell for cell in capsolve.verification.checks._figure_4() if "0.1," in cell[0]]
+    monkeypatch.setattr(capsolve.verification.checks, "_figure_4", lambda: cells[:2])
+    monkeypatch.setattr(capsolve.verification.checks, "_RANDOM", 0)
     status, out, err = run("--json", "-o", "r.md")
     assert (status, err) == (0, "")
     found = json.loads(out)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import capsolve
-import capsolve.verification.routes
-from capsolve import Check, Verdict, Verification, verify, verify_battery
+import capsolve.verification.checks
+from capsolve import Verdict, verify, verify_battery
 
 CONVEX = ([2.0, 1.0, 0.9, 0.8, 0.7], [9.0, 5.0, 12.0, 7.0, 20.0], 2)
 MIXED = ([2.0, 1.0, 0.9, 0.8, 0.7], [9.0, 2.0, 12.0, 1.5, 2.9], 2)
@@ -73,7 +73,7 @@ def test_a_solver_whose_loss_is_wrong_is_found_out(monkeypatch):
         allocation = capsolve.solve(*args, **kwargs)
         return dataclasses.replace(allocation, loss=allocation.loss * 0.99, lower_bound=allocation.lower_bound * 0.99)
 
-    monkeypatch.setattr(capsolve.verification.routes, "solve", too_good)
+    monkeypatch.setattr(capsolve.verification.checks, "solve", too_good)
     found = verdicts(verify(*CONVEX, samples=FEW))
     assert found["generic convex solver (CVXPY)", "loss"] == "disagree"
     assert found["constructed embedding", "loss"] == "disagree"
@@ -100,7 +100,7 @@ def test_what_cannot_be_done_is_said(monkeypatch):
     assert found["generic convex solver (CVXPY)", "loss"].verdict is Verdict.AGREE
     assert "meet in" in by_route(verify([1, 1, 1], 900.0, 2))["sampled model (Monte Carlo)", "loss"].note
     for name in ("PROGRAMME", "SEARCH", "EMBEDDING", "DESCENT", "SAMPLE"):
-        monkeypatch.setattr(capsolve.verification.routes, f"LARGEST_{name}", 3)
+        monkeypatch.setattr(capsolve.verification.checks, f"LARGEST_{name}", 3)
     report = verify(*MIXED)
     notes = [check.note for check in report.checks if check.verdict is Verdict.SKIPPED]
     assert len(notes) == len(report.checks) - 1
@@ -110,7 +110,7 @@ def test_what_cannot_be_done_is_said(monkeypatch):
 
 
 def test_a_descent_that_only_finds_local_optima_is_inconclusive(monkeypatch):
-    monkeypatch.setattr(capsolve.verification.routes, "_STARTS", (1,))
+    monkeypatch.setattr(capsolve.verification.checks, "_STARTS", (1,))
     n = 12
     v = 1.0 + 0.01 * np.arange(n)
     reports = [verify(v, 1.5, 6, samples=2, rng=seed) for seed in range(3)]
@@ -135,25 +135,6 @@ def test_arrays_of_other_libraries():
     xp = pytest.importorskip("array_api_strict")
     report = verify(*(xp.asarray(column) for column in CONVEX[:2]), 2, samples=FEW)
     assert report.to_dict() == verify(*CONVEX, samples=FEW).to_dict()
-
-
-def test_report_formats():
-    report = verify(*CONVEX, samples=FEW, title="a | problem")
-    assert report.summary().startswith("a | problem: all routes agree\n\nroute ")
-    assert len(report.summary().splitlines()) == 3 + len(report.checks)
-    lines = report.markdown().splitlines()
-    assert len(lines) == 4 + len(report.checks)
-    assert len({line.count(" | ") for line in lines[2:]} - {6}) <= 1
-    plain = report.to_dict()
-    assert plain["verdict"] == "agree"
-    assert plain["features"] == 5
-    assert [entry["value"] for entry in plain["checks"]] == [check.value for check in report.checks]
-    bad = Check("a route", "loss", 2.0, 1.0, 0.1, Verdict.DISAGREE, "why")
-    worse = Verification("bad", report.allocation, (*report.checks, bad))
-    assert worse.verdict is Verdict.DISAGREE
-    assert "**disagree**" in worse.markdown()
-    assert "bad: routes DISAGREE" in worse.summary()
-    assert repr(worse) == "Verification('bad', DISAGREE: 7 agree, 1 disagree)"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Two generic routes to the least loss, which know neither prices nor capsolve's solvers.
+"""Two independent routes to the least loss, which know neither prices nor capsolve's solvers.
 
 The loss of an embedding depends on the squared norms m_i and the capacities C_i of its rows alone (arXiv 2210.01892,
 eqs. 9-12); with the bias at its optimum

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from capsolve import example, solve
-from capsolve.verification.generic import convex_programme, exhaustive, loss_at_zero
+from capsolve.verification.independent import convex_programme, exhaustive, loss_at_zero
 from tests import oracles
 
 

@@ -1,31 +1,21 @@
 """``capsolve phase``: pictures, arrays, comparisons, interruptions."""
 
+import functools
 import json
 
 import numpy as np
 import pytest
 
 import capsolve
-from capsolve import EmpiricalPhaseDiagram, PhaseDiagram, cli
+from capsolve import EmpiricalPhaseDiagram, PhaseDiagram
 from tests.interruption import interrupt, start, written
 
 SMALL = ["--features", "4", "--dimensions", "2", "--cells", "6x4"]
 
 
-@pytest.fixture(autouse=True)
-def _somewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
-def run(capsys):
-    def run(*args):
-        with pytest.raises(SystemExit) as end:
-            cli.main(["phase", *map(str, args)], prog_name="capsolve")
-        out, err = capsys.readouterr()
-        return end.value.code or 0, out, err
-
-    return run
+def run(run):
+    return functools.partial(run, "phase")
 
 
 def test_the_papers_diagram(run, tmp_path):
