@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks import allocations, others, timing
+from benchmarks import others, timing
 
 SECTIONS = ("solve", "memory", "small", "many", "path", "capacities", "import")
 
 
 def _measure(sections: tuple[str, ...], reduced: bool, rounds: int, largest: int) -> Iterator[dict[str, Any]]:
+    if "solve" in sections or "memory" in sections:
+        try:
+            from benchmarks import allocations
+        except ModuleNotFoundError as missing:
+            raise click.UsageError(f'solve and memory need {missing.name}: pip install ".[fast]"') from missing
     # 99,999 features are the most that `solve` does without compiled code
     sizes = [10**3, 10**5] if reduced else [n for n in (100, 1000, 10**4, 99_999, 10**5, 10**6, 10**7) if n <= largest]
     if "solve" in sections:
@@ -68,20 +72,17 @@ def main(
     sections: tuple[str, ...], reduced: bool, rounds: int, largest: int, output: Path | None, figure: Path | None
 ) -> None:
     """Measure capsolve beside its peers; SECTIONS are all by default."""
-    from capsolve.files import replacing
-
-    found = {"machine": timing.machine(), "rounds": rounds, "records": []}
+    before, records = timing.machine(), []  # the load is that without our own
     for record in _measure(sections or SECTIONS, reduced, rounds, largest):
-        found["records"].append(record)
+        records.append(record)
         click.echo(_line(record))
     if output:
-        with replacing(output) as file:
-            file.write_text(json.dumps(found, indent=1) + "\n")
+        timing.keep(output, machine=before, rounds=rounds, records=records)
     if figure:
         from benchmarks.drawing import draw
         from capsolve.figures import save
 
-        save(draw(found["records"]), figure)
+        save(draw(records), figure)
 
 
 if __name__ == "__main__":

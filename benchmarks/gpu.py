@@ -128,14 +128,11 @@ def measure(card: Any, features: int, dtype: str, rounds: int) -> dict[str, Any]
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Keep the numbers as JSON.")
 def main(features: int, library: str, dtype: str, rounds: int, output: Path | None) -> None:
     """Solve a profile on one card and compare with the card's own copy bandwidth."""
-    from capsolve.files import replacing
-
     card = {"torch": Torch, "cupy": Cupy}[library]()
-    text = json.dumps({"machine": timing.machine(), **measure(card, features, dtype, rounds)}, indent=1)
-    click.echo(text)
+    found = {"machine": timing.machine(), **measure(card, features, dtype, rounds)}
+    click.echo(json.dumps(found, indent=1))
     if output:
-        with replacing(output) as file:
-            file.write_text(text + "\n")
+        timing.keep(output, **found)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ networks trained to the end by both with ``--compare``.
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -44,14 +43,14 @@ class Eager:
 
 
 def _starts(neurons: int, count: int) -> list[np.ndarray]:
-    from capsolve.simulate.incidental.sweep import start_weights
+    from capsolve.incidental.sweep import start_weights
 
     return [start_weights(FEATURES, neurons, number, SEED) for number in range(count)]
 
 
 def measure(neurons: int, instances: int, ours: int, steps: int) -> dict[str, Any]:
     """Return seconds per network, from the first to the last of its steps."""
-    from capsolve.simulate.incidental._published import Recipe, train
+    from capsolve.incidental.sparse_adamw import Recipe, train
 
     starts = _starts(neurons, instances)
     eager = {"published": Eager(np.stack(starts), True), "plain": Eager(np.stack(starts), False)}
@@ -82,8 +81,8 @@ def measure(neurons: int, instances: int, ours: int, steps: int) -> dict[str, An
 
 def compare(neurons: int, count: int) -> dict[str, Any]:
     """Train a few networks to the end by both; return how far they agree."""
-    from capsolve.simulate.incidental import count_collisions, same_winner
-    from capsolve.simulate.incidental._published import Recipe, train
+    from capsolve.incidental import count_collisions, same_winner
+    from capsolve.incidental.sparse_adamw import Recipe, train
 
     starts = _starts(neurons, count)
     ours = np.stack(train(starts, Recipe(PENALTY, STEPS, RATE, DECAY)))
@@ -115,8 +114,6 @@ def main(
     import torch
     from threadpoolctl import threadpool_limits
 
-    from capsolve.files import replacing
-
     if threads:
         torch.set_num_threads(threads)
     widths = [int(text) for text in neurons.split(",")]
@@ -138,8 +135,7 @@ def main(
         total = sum(r[f"eager_{name}"] for r in found["records"]) / sum(r["capsolve"] for r in found["records"])
         click.echo(f"together, {name}: {total:.1f} ×")
     if output:
-        with replacing(output) as file:
-            file.write_text(json.dumps(found, indent=1) + "\n")
+        timing.keep(output, **found)
 
 
 if __name__ == "__main__":

@@ -133,15 +133,11 @@ def measure(folder: Path, features: int, workers: int) -> dict[str, Any]:
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Keep the numbers as JSON.")
 def main(features: int, workers: int, folder: Path | None, output: Path | None) -> None:
     """Solve a profile from disk on worker processes; FOLDER (a temporary one by default) is emptied in the end."""
-    from capsolve.files import replacing
-
     with tempfile.TemporaryDirectory(dir=folder) as work:
         found = {"machine": timing.machine(), **measure(Path(work), features, workers)}
-    text = json.dumps(found, indent=1)
-    click.echo(text)
+    click.echo(json.dumps(found, indent=1))
     if output:
-        with replacing(output) as file:
-            file.write_text(text + "\n")
+        timing.keep(output, **found)
 
 
 if __name__ == "__main__":

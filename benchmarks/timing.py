@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import resource
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,6 +74,16 @@ def _processor() -> str:
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def keep(path: Path, **found: Any) -> None:
+    """Write what was found as JSON, with the machine it was found on: how it is now, or as given."""
+    from capsolve.files import replacing
+
+    text = json.dumps({"machine": machine(), **found}, indent=1)
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as file:
+        file.write_text(text + "\n")
 
 
 def in_fresh_process(code: str) -> str:

@@ -8,7 +8,6 @@ is given with compiling and without. The losses at the end are compared network 
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.timing import machine, summary
+from benchmarks.timing import keep, summary
 from capsolve.simulate import Inputs, Training, train
 
 FEATURES, DIMENSIONS, NETWORKS, STEPS, POINTS, RATE = 6, 3, 100, 1000, 512, 0.03
@@ -130,8 +129,7 @@ def main(rounds: int, output: Path) -> None:
             f"(from {rounds} trainings), ratio {r['ratio']:.0f} ({r['ratio_with_compiling']:.0f}); losses differ by "
             f"{r['largest_difference_of_losses']:.1e}, between starts by {r['spread_of_losses_between_starts']:.1e}"
         )
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps({"machine": machine(), "records": records}, indent=1) + "\n")
+    keep(output, records=records)
 
 
 if __name__ == "__main__":

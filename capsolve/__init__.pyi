@@ -1,6 +1,7 @@
 # The public names and the modules they live in. This file is the one list: `lazy_loader` reads it when capsolve is
 # imported and loads a module when one of its names is first used; type checkers read it as it stands.
 
+from . import incidental as incidental
 from . import simulate as simulate
 from .allocation import Allocation as Allocation
 from .allocation import Phase as Phase
@@ -10,7 +11,6 @@ from .allocation import solve as solve
 from .batch import AllocationBatch as AllocationBatch
 from .batch import solve_batch as solve_batch
 from .certificate import Status as Status
-from .datasets import open_profile as open_profile
 from .diagrams.agreement import Agreement as Agreement
 from .diagrams.analytic import PhaseDiagram as PhaseDiagram
 from .diagrams.analytic import phase_diagram as phase_diagram
@@ -19,11 +19,12 @@ from .diagrams.boundaries import Boundary as Boundary
 from .diagrams.empirical import EmpiricalPhaseDiagram as EmpiricalPhaseDiagram
 from .diagrams.empirical import empirical_phase_diagram as empirical_phase_diagram
 from .examples import example as example
-from .files import read_activations as read_activations
-from .files import read_allocation as read_allocation
-from .files import read_profile as read_profile
-from .files import write_allocation as write_allocation
-from .files import write_profile as write_profile
+from .files.activations import read_activations as read_activations
+from .files.allocations import read_allocation as read_allocation
+from .files.allocations import write_allocation as write_allocation
+from .files.parquet_folder import open_profile as open_profile
+from .files.profiles import read_profile as read_profile
+from .files.profiles import write_profile as write_profile
 from .geometry.blocks import Block as Block
 from .geometry.blocks import blocks as blocks
 from .geometry.capacities import capacities as capacities
@@ -48,10 +49,10 @@ from .profile import exponential as exponential
 from .profile import power_law as power_law
 from .reproduction import reproduce as reproduce
 from .sensitivity import Sensitivity as Sensitivity
-from .verification.battery import verify_battery as verify_battery
+from .verification.checks import verify as verify
+from .verification.checks import verify_battery as verify_battery
 from .verification.report import Check as Check
 from .verification.report import Verdict as Verdict
 from .verification.report import Verification as Verification
-from .verification.routes import verify as verify
 
 __version__: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, NoReturn
 
 import array_api_compat as api
@@ -152,6 +153,11 @@ def read_only(*arrays: Any) -> None:
     for array in arrays:
         if isinstance(array, np.ndarray):
             array.setflags(write=False)
+
+
+def renamed(old: str, new: str) -> None:
+    """Warn that a public name has another one now; the old one works for one release."""
+    warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=3)
 
 
 def is_valid(v: npt.NDArray[Any], k: npt.NDArray[Any]) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import array_api_compat as api
 import numpy as np
 
-from capsolve._checks import FloatArray, ReadOnlyArrays, capacity_vector, read_only, scalar
+from capsolve._checks import FloatArray, ReadOnlyArrays, capacity_vector, read_only, renamed, scalar
 from capsolve.certificate import FINEST_TOLERANCE, STATUSES, Status, certify_terms, model_terms, status_of
 from capsolve.losses.model import LossModel, is_loss_model
 from capsolve.losses.quadratic import QuadraticLoss
@@ -310,7 +310,7 @@ def solve(importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True,
 
     References
     ----------
-    arXiv 2210.01892, eqs. 13–18; branch and bound for κ < 3: Falk & Soland, Management Science 15 (1969).
+    arXiv 2210.01892, eqs. 13–18.
     """
     if bias is True and isinstance(importance, np.ndarray) and route_for(importance.size).source is not NumPySource:
         # the first pass over so many numbers validates them as well
@@ -387,13 +387,15 @@ def certify(
     *,
     lower_bound: float = -math.inf,
     tolerance: float = 1e-9,
+    gap: float | None = None,
 ) -> Allocation:
     """Judge any capacities, shape (n,) in [0, 1], by the model alone and return them as an `Allocation`.
 
     The price is the largest marginal value among features that are not full. The lower bound is the Lagrangian's,
     min_C [L(C) + λ ΣC] − λ D, at the λ where no feature gains on average from more capacity (the price, when losses
     are convex); it needs nothing from the solver. A ``lower_bound`` on the loss of all allocations of this budget that
-    was proved by other means is used where it is the better one.
+    was proved by other means is used where it is the better one. ``gap``, (loss − lower bound)/(loss − floor), is the
+    former way to hand that on, and works for one release.
 
     Examples
     --------
@@ -409,8 +411,14 @@ def certify(
     if math.isnan(lower_bound):
         raise ValueError("lower_bound must be a number, got nan")
     model = _loss_model("model", model)
+    if isinstance(model, QuadraticLoss):
+        model = model.to_numpy()
     capacity = np.array(capacity_vector(capacity, model.features))
     scaled, unit = model.normalised(capacity)
+    if gap is not None:
+        renamed("gap", "lower_bound")
+        excess = float(np.sum(scaled.excess_loss(capacity))) * unit * unit
+        lower_bound = model.floor + (1.0 - scalar("gap", gap, low=0.0, high=1.0)) * excess
     price = max(0.0, float(np.max(scaled.average_gain(capacity))))
     terms = model_terms(scaled, capacity, price)
     budget = min(dimensions, model.demand)

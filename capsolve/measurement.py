@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from capsolve._checks import FloatArray, scalar
 from capsolve.allocation import Allocation, Phase, solve
-from capsolve.files import read_activations
+from capsolve.files.activations import read_activations
+from capsolve.files.weights import Axis, Weights, from_array, open_weights
 from capsolve.geometry.blocks import Block, blocks
 from capsolve.geometry.capacities import random_capacity
 from capsolve.geometry.second_moment import SecondMoment
 from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.profile import Profile
-from capsolve.weights import Axis, Weights, from_array, open_weights
 
 # Unit roundoff of the stored numbers, and the least that orthogonality is tested to.
 _ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}

@@ -92,7 +92,7 @@ def capacity_path(
     ----------
     arXiv 2210.01892, eqs. 15–18: capacities are piecewise linear in 1/τ.
     """
-    model = QuadraticLoss(importance, kurtosis, bias)
+    model = QuadraticLoss(importance, kurtosis, bias).to_numpy()
     budgets = np.array(real_array("dimensions", dimensions, ndim=1))
     if budgets.size == 0:
         raise ValueError("dimensions must have at least one budget, got an empty array")

@@ -12,9 +12,8 @@ s = sp.Symbol("s", positive=True)  # standard deviation of the noise on each neu
 EFFECTIVE_IMPORTANCE = v - 2 * s**2 / (kappa - 1)
 """v_s, the importance of a noiseless network in which the feature would be embedded alike."""
 
-NOISY_LOSS = (kappa - 1) * (v**2 - EFFECTIVE_IMPORTANCE**2) + capacity_loss.FEATURE_LOSS.xreplace(
-    {v: EFFECTIVE_IMPORTANCE}
-)
+_QUIET = {v: EFFECTIVE_IMPORTANCE}
+NOISY_LOSS = (kappa - 1) * (v**2 - EFFECTIVE_IMPORTANCE**2) + capacity_loss.FEATURE_LOSS.xreplace(_QUIET)
 """f(C), the least loss of a feature at capacity C where v_s > 0."""
 
 NOISY_NORM = capacity_loss.SQUARED_NORM.xreplace(_QUIET)

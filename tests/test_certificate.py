@@ -465,3 +465,19 @@ def test_any_price_bounds_the_loss():
                 found = model_terms(model, c, price)
                 bound = found.loss - found.lagrangian_gap - price * (dimensions - found.used)
                 assert bound <= best.loss * (1 + 1e-12)
+
+
+# --- former names ----------------------------------------------------------------------------------------------------
+
+
+def test_former_names_work_and_warn():
+    model, c = QuadraticLoss([2.0, 1.0, 0.5], 9.0), np.array([0.7, 0.3, 0.0])
+    with pytest.warns(DeprecationWarning, match="steepest is now average_gain"):
+        np.testing.assert_array_equal(model.steepest(c), model.average_gain(c))
+    with pytest.warns(DeprecationWarning, match="lagrangian_bound"):
+        assert model.lower_bound(3.0, 1.0) == lagrangian_bound(model, 3.0, 1.0)
+    mixed = capsolve.solve([1.0, 0.9], 2.0, 1.5)
+    with pytest.warns(DeprecationWarning, match="gap is now lower_bound"):
+        former = certify(mixed.model, 1.5, mixed.capacity, gap=1e-12)
+    assert former.status is Status.OPTIMAL
+    assert certify(mixed.model, 1.5, mixed.capacity).status is Status.FEASIBLE

@@ -54,9 +54,9 @@ def figure_path(_: click.Context, __: click.Parameter, value: str | None) -> Pat
     return writable(value, FORMATS)
 
 
-def report_path(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
-    """Check that a report can be written before there is one."""
-    return None if value is None else writable(value, (".md",))
+def output_path(*suffixes: str) -> Callable[[click.Context, click.Parameter, Any], Path | None]:
+    """Return a callback that checks that a file of one of these types can be written before there is one."""
+    return lambda _, __, value: None if value is None else writable(value, suffixes)
 
 
 def writable(value: str, suffixes: Sequence[str]) -> Path:
@@ -106,6 +106,26 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def report(
+    as_json: bool, content: Callable[[], Mapping[str, Any]], summary: Callable[[], str], *written: Path | None
+) -> None:
+    """Print one JSON object, or a summary for people and which files were written."""
+    if as_json:
+        print_json(content())
+        return
+    click.echo(summary())
+    if any(written):
+        click.echo(f"\nwrote {' and '.join(str(path) for path in written if path is not None)}")
+
+
+def draw(path: Path | None, drawing: str, *what: Any, **how: Any) -> None:
+    """Write a drawing of `capsolve.figures` if there is a path for it."""
+    if path is not None:
+        from capsolve import figures  # noqa: PLC0415
+
+        figures.save(getattr(figures, drawing)(*what, **how), path)
+
+
 json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a summary.")
 
 
@@ -120,6 +140,33 @@ def load_profile(name: str) -> Profile:
     if not path.suffix and not path.exists():
         raise ValueError(f"{name}: no such file, and no built-in example; the examples are {', '.join(examples())}")
     return read_profile(path)
+
+
+def resumable(pieces: str, processes: str = "Processes.") -> Callable[[Any], Any]:
+    """Add the options of a long run that may be interrupted."""
+
+    def decorate(command: Any) -> Any:
+        folder = click.Path(path_type=Path, file_okay=False)
+        kept = f"Where finished {pieces} are kept.  [default: beside --data or --output, until all is done]"
+        command = click.option("--checkpoint", type=folder, metavar="FOLDER", help=kept)(command)
+        return click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help=processes)(
+            command
+        )
+
+    return decorate
+
+
+@contextmanager
+def kept(checkpoint: Path | None, beside: Path | None, pieces: str) -> Iterator[Path | None]:
+    """Give the folder of finished pieces; if nobody asked for it, it goes when all is done."""
+    if checkpoint is not None or beside is None:
+        yield checkpoint
+        return
+    from capsolve.files.checkpoints import forget  # noqa: PLC0415
+
+    folder = beside.with_name(f"{beside.name}.{pieces}")
+    yield folder
+    forget(folder)
 
 
 @contextmanager

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capsolve.cli._shared import figure_path, in_range, json_flag, pool, print_json, writable
+from capsolve.cli._shared import draw, figure_path, in_range, json_flag, kept, output_path, pool, report, resumable
 
 if TYPE_CHECKING:
-    from capsolve.simulate.incidental import CollisionSweep
-
-_SUFFIXES = (".npz", ".csv", ".parquet")
+    from capsolve.incidental import CollisionSweep
 
 
 def _widths(_: click.Context, __: click.Parameter, value: str) -> list[int]:
@@ -33,10 +31,6 @@ def _widths(_: click.Context, __: click.Parameter, value: str) -> list[int]:
     return found
 
 
-def _data(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
-    return None if value is None else writable(value, _SUFFIXES)
-
-
 @click.command("incidental")
 @click.option("--features", type=click.IntRange(min=1), default=256, show_default=True)
 @click.option(
@@ -54,17 +48,14 @@ def _data(_: click.Context, __: click.Parameter, value: str | None) -> Path | No
 @click.option("--low", type=float, default=0.8, show_default=True, callback=in_range(1e-6), help="Large weights from,")
 @click.option("--high", type=float, default=1.2, show_default=True, callback=in_range(1e-6), help="and to this size.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the starts.")
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
 @click.option("-o", "--output", callback=figure_path, metavar="FILE", help="Draw it as .png, .pdf or .svg.")
 @click.option(
-    "--data", callback=_data, metavar="FILE", help="Write means as .csv or .parquet, or every network as .npz."
+    "--data",
+    callback=output_path(".npz", ".csv", ".parquet"),
+    metavar="FILE",
+    help="Write means as .csv or .parquet, or every network as .npz.",
 )
-@click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Where finished networks are kept.  [default: beside --data or --output, until all is done]",
-)
+@resumable("networks")
 @json_flag
 def command(
     features: int,
@@ -92,49 +83,38 @@ def command(
     Example: a minute on two cores
       capsolve incidental --features 64 --neurons 64,128,256 -o collisions.png
     """  # noqa: D301  (click's mark for lines to be kept)
-    from capsolve.simulate.incidental.sweep import collision_sweep, forget  # noqa: PLC0415
+    from capsolve.incidental.sweep import collision_sweep  # noqa: PLC0415
 
     if high < low:
         raise click.UsageError(f"--high must be at least --low, got {high:g} < {low:g}")
-    beside = data or output
-    folder = checkpoint or (None if beside is None else beside.with_name(f"{beside.name}.networks"))
-    with pool(workers) as executor:
-        sweep = collision_sweep(
-            features,
-            neurons,
-            instances=instances,
-            penalty=penalty,
-            steps=steps,
-            learning_rate=learning_rate,
-            low=low,
-            high=high,
-            rng=seed,
-            checkpoint=folder,
-            executor=executor,
-            progress=sys.stderr.isatty(),
-        )
-    if data is not None:
-        _write(sweep, data)
-    if output is not None:
-        from capsolve import figures  # noqa: PLC0415
-
-        figures.save(figures.collisions(sweep), output)
-    if folder is not None and checkpoint is None:
-        forget(folder)
-    if as_json:
-        print_json({"features": features, "instances": instances, **sweep.table()})
-    else:
-        click.echo(_text(sweep))
-        for path in (data, output):
-            if path is not None:
-                click.echo(f"wrote {path}")
+    with kept(checkpoint, data or output, "networks") as folder:
+        with pool(workers) as executor:
+            sweep = collision_sweep(
+                features,
+                neurons,
+                instances=instances,
+                penalty=penalty,
+                steps=steps,
+                learning_rate=learning_rate,
+                low=low,
+                high=high,
+                rng=seed,
+                checkpoint=folder,
+                executor=executor,
+                progress=sys.stderr.isatty(),
+            )
+        if data is not None:
+            _write(sweep, data)
+        draw(output, "collisions", sweep)
+    content = {"features": features, "instances": instances, **sweep.table()}
+    report(as_json, lambda: content, lambda: _text(sweep), data, output)
 
 
 def _write(sweep: CollisionSweep, path: Path) -> None:
     if path.suffix.lower() == ".npz":
         sweep.save(path)
         return
-    from capsolve.files import write_table  # noqa: PLC0415
+    from capsolve.files.tables import write_table  # noqa: PLC0415
 
     write_table({name: column.tolist() for name, column in sweep.table().items()}, path)
 

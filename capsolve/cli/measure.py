@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capsolve.cli._shared import figure_path, in_range, json_flag, keep_inputs, print_json, table_path
+from capsolve.cli._shared import draw, figure_path, in_range, json_flag, keep_inputs, report, table_path
 
 if TYPE_CHECKING:
     from capsolve.measurement import Comparison, Measurement
@@ -81,20 +81,11 @@ def command(
             err=True,
         )
     if output is not None:
-        from capsolve.files import write_table  # noqa: PLC0415
+        from capsolve.files.tables import write_table  # noqa: PLC0415
 
         write_table(found.to_dict(), output)
-    if figure is not None:
-        from capsolve import figures  # noqa: PLC0415
-
-        figures.save(figures.measurement(found), figure)
-    if as_json:
-        print_json(_measurement_content(found))
-    else:
-        click.echo(found.summary())
-        written = [str(path) for path in (output, figure) if path is not None]
-        if written:
-            click.echo(f"\nwrote {' and '.join(written)}")
+    draw(figure, "measurement", found)
+    report(as_json, lambda: _measurement_content(found), found.summary, output, figure)
 
 
 def _measurement_content(found: Measurement) -> dict[str, Any]:

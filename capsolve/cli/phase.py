@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capsolve.cli._shared import figure_path, in_range, json_flag, pool, print_json, writable
+from capsolve.cli._shared import figure_path, in_range, json_flag, kept, output_path, pool, report, resumable
 
 if TYPE_CHECKING:
     from capsolve.diagrams.agreement import Agreement
@@ -49,10 +49,6 @@ def _cells(_: click.Context, __: click.Parameter, value: str | None) -> tuple[in
     if len(sizes) not in {1, 2} or min(sizes) < 2:
         raise click.BadParameter(f"must be a number >= 2 or two of them like 60x40, got {value!r}")
     return sizes[0], sizes[-1]
-
-
-def _data(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
-    return None if value is None else writable(value, (".npz",))
 
 
 @click.command("phase")
@@ -108,9 +104,6 @@ def _data(_: click.Context, __: click.Parameter, value: str | None) -> Path | No
 @click.option("--restarts", type=click.IntRange(min=1), help="Starts per cell, with --empirical.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the starts.")
 @click.option(
-    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes, with --empirical."
-)
-@click.option(
     "--strip",
     type=float,
     default=1.0,
@@ -119,13 +112,8 @@ def _data(_: click.Context, __: click.Parameter, value: str | None) -> Path | No
     help="Cells this near to a jump are left out of the comparison with the theory.",
 )
 @click.option("-o", "--output", callback=figure_path, metavar="FILE", help="Draw it as .png, .pdf or .svg.")
-@click.option("--data", callback=_data, metavar="FILE", help="Write the arrays as .npz.")
-@click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Where finished cells are kept.  [default: beside --data or --output, until all is done]",
-)
+@click.option("--data", callback=output_path(".npz"), metavar="FILE", help="Write the arrays as .npz.")
+@resumable("cells", "Processes, with --empirical.")
 @json_flag
 def command(
     x: tuple[Any, ...],
@@ -175,44 +163,30 @@ def command(
     size = cells or (250 if empirical is None else 50)
     exact = phase_diagram(x, y, cells=size, tracked=track, **given)
     found, agreement = None, None
-    if empirical is not None:
-        from capsolve.diagrams.empirical import empirical_phase_diagram, forget  # noqa: PLC0415
+    with kept(checkpoint, data or output, "cells") as folder:
+        if empirical is not None:
+            from capsolve.diagrams.empirical import empirical_phase_diagram  # noqa: PLC0415
 
-        folder = checkpoint or _beside(data or output)
-        with pool(workers) as executor:
-            found = empirical_phase_diagram(
-                x,
-                y,
-                model=empirical,
-                cells=size,
-                restarts=restarts,
-                rng=seed,
-                tracked=track,
-                executor=executor,
-                checkpoint=folder,
-                progress=sys.stderr.isatty(),
-                **given,
-            )
-        agreement = found.compare(exact, strip=strip)
-    if data is not None:
-        (found or exact).save(data)
-    if output is not None:
-        _draw(exact, found, output)
-    if found is not None and checkpoint is None:
-        forget(folder)
-    if as_json:
-        print_json(_numbers(exact, found, agreement))
-    else:
-        click.echo(_text(exact, found, agreement))
-        for path in (data, output):
-            if path is not None:
-                click.echo(f"wrote {path}")
-
-
-def _beside(path: Path | None) -> Path:
-    """Return where finished cells are kept until the file is written."""
-    assert path is not None  # noqa: S101  (one of the two outputs is there)
-    return path.with_name(f"{path.name}.cells")
+            with pool(workers) as executor:
+                found = empirical_phase_diagram(
+                    x,
+                    y,
+                    model=empirical,
+                    cells=size,
+                    restarts=restarts,
+                    rng=seed,
+                    tracked=track,
+                    executor=executor,
+                    checkpoint=folder,
+                    progress=sys.stderr.isatty(),
+                    **given,
+                )
+            agreement = found.compare(exact, strip=strip)
+        if data is not None:
+            (found or exact).save(data)
+        if output is not None:
+            _draw(exact, found, output)
+    report(as_json, lambda: _numbers(exact, found, agreement), lambda: _text(exact, found, agreement), data, output)
 
 
 def _draw(exact: PhaseDiagram, found: EmpiricalPhaseDiagram | None, path: Path) -> None:

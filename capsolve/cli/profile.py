@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capsolve.cli._shared import about, json_flag, keep_inputs, print_json, table_path
+from capsolve.cli._shared import about, json_flag, keep_inputs, report, table_path
 
 if TYPE_CHECKING:
     from capsolve.profile import Profile
@@ -39,12 +39,7 @@ def command(activations: Path, output: Path | None, key: str | None, as_json: bo
         measured = Profile.from_activations(samples.data, names=samples.names, progress=sys.stderr.isatty())
     if output is not None:
         write_profile(measured, output)
-    if as_json:
-        print_json(_profile_content(activations, measured))
-    else:
-        click.echo(_profile_summary(measured))
-        if output is not None:
-            click.echo(f"\nwrote {output}")
+    report(as_json, lambda: _profile_content(activations, measured), lambda: _profile_summary(measured), output)
 
 
 def _profile_content(source: Path, measured: Profile) -> dict[str, Any]:

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from capsolve import _files
 from capsolve.cli._shared import (
     NOT_CERTIFIED,
     about,
+    draw,
     figure_path,
     in_range,
     json_flag,
     keep_inputs,
     load_profile,
-    print_json,
+    report,
     table_path,
 )
+from capsolve.files import _paths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from capsolve.allocation import Allocation
-    from capsolve.datasets import LazyProfile
+    from capsolve.files.parquet_folder import LazyProfile
     from capsolve.profile import Profile
 
 
@@ -32,12 +34,12 @@ def _larger_than_memory(profile: str) -> bool:
     """Return whether the profile is a folder of files, or a pattern for them."""
     from capsolve.examples import examples  # noqa: PLC0415
 
-    return profile not in examples() and _files.is_dataset(profile)
+    return profile not in examples() and _paths.is_dataset(profile)
 
 
 def _output(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
     """Check that the answer can be written before there is one: to a folder for a folder, to a file otherwise."""
-    from capsolve.datasets import require_new_folder  # noqa: PLC0415
+    from capsolve.files._paths import require_new_folder  # noqa: PLC0415
 
     if value is None or not _larger_than_memory(context.params["profile"]):
         return table_path(context, parameter, value)
@@ -102,7 +104,7 @@ def command(
     """  # noqa: D301  (click's mark for lines to be kept)
     from capsolve.allocation import solve as find  # noqa: PLC0415
     from capsolve.certificate import Status  # noqa: PLC0415
-    from capsolve.datasets import open_profile  # noqa: PLC0415
+    from capsolve.files.parquet_folder import open_profile  # noqa: PLC0415
 
     keep_inputs(Path(profile), output, figure)
     given: Profile | LazyProfile
@@ -115,20 +117,12 @@ def command(
     with about(profile):
         allocation = find(given.importance, given.kurtosis, dimensions, bias=bias, tolerance=tolerance)
     if output is not None:
-        from capsolve.files import write_allocation  # noqa: PLC0415
+        from capsolve.files.allocations import write_allocation  # noqa: PLC0415
 
         write_allocation(allocation, output, names=given.names)
-    if figure is not None:
-        from capsolve import figures  # noqa: PLC0415
-
-        figures.save(figures.allocation(allocation, names=given.names), figure)
-    if as_json:
-        print_json(_allocation_content(profile, bias, allocation, given.names))
-    else:
-        click.echo(allocation.summary())
-        written = [str(path) for path in (output, figure) if path is not None]
-        if written:
-            click.echo(f"\nwrote {' and '.join(written)}")
+    draw(figure, "allocation", allocation, names=given.names)
+    content = functools.partial(_allocation_content, profile, bias, allocation, given.names)
+    report(as_json, content, allocation.summary, output, figure)
     if allocation.status is not Status.OPTIMAL:
         click.echo(
             f"capsolve: warning: the allocation is {allocation.status.value}, not certified to be optimal: "

@@ -15,8 +15,8 @@ from capsolve.cli._shared import (
     json_flag,
     keep_inputs,
     load_profile,
-    print_json,
-    report_path,
+    output_path,
+    report,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of problems, starts and inputs."
 )
-@click.option("-o", "--output", callback=report_path, metavar="FILE", help="Write the report as Markdown, .md.")
+@click.option("-o", "--output", callback=output_path(".md"), metavar="FILE", help="Write the report as Markdown, .md.")
 @json_flag
 @click.pass_context
 def command(
@@ -58,11 +58,11 @@ def command(
     if profile is None:
         if not bias:
             raise click.UsageError("the battery has problems with and without a bias; --no-bias needs a profile")
-        from capsolve.verification.battery import verify_battery  # noqa: PLC0415
+        from capsolve.verification.checks import verify_battery  # noqa: PLC0415
 
         reports = verify_battery(rng=seed, progress=sys.stderr.isatty())
     else:
-        from capsolve.verification.routes import verify  # noqa: PLC0415
+        from capsolve.verification.checks import verify  # noqa: PLC0415
 
         keep_inputs(Path(profile), output)
         given = load_profile(profile)
@@ -71,26 +71,25 @@ def command(
             show = sys.stderr.isatty()
             v, k = given.importance, given.kurtosis
             reports = [verify(v, k, dimensions, bias=bias, rng=seed, title=title, progress=show)]
-    disagree = [report for report in reports if report.verdict.value == "disagree"]
+    disagree = [one for one in reports if one.verdict.value == "disagree"]
     if output is not None:
         _write(reports, output)
-    if as_json:
-        print_json({"disagree": len(disagree), "problems": [report.to_dict() for report in reports]})
-    else:
-        click.echo("\n\n".join(report.summary() for report in reports))
-        click.echo(f"\n{_conclusion(reports)}")
-        if output is not None:
-            click.echo(f"\nwrote {output}")
+    report(
+        as_json,
+        lambda: {"disagree": len(disagree), "problems": [one.to_dict() for one in reports]},
+        lambda: "\n\n".join([*(one.summary() for one in reports), _conclusion(reports)]),
+        output,
+    )
     if disagree:
-        click.echo(f"capsolve: warning: routes disagree: {'; '.join(report.title for report in disagree)}", err=True)
+        click.echo(f"capsolve: warning: routes disagree: {'; '.join(one.title for one in disagree)}", err=True)
         context.exit(DISAGREE)
 
 
 def _conclusion(reports: list[Verification]) -> str:
     """Return the number of checks with each verdict."""
     counts: dict[str, int] = {}
-    for report in reports:
-        for name, count in report.counts().items():
+    for one in reports:
+        for name, count in one.counts().items():
             counts[name] = counts.get(name, 0) + count
     listed = ", ".join(f"{count} {name}" for name, count in counts.items())
     return f"{len(reports)} problem{'s' if len(reports) > 1 else ''}: {listed}"
@@ -98,8 +97,7 @@ def _conclusion(reports: list[Verification]) -> str:
 
 def _write(reports: list[Verification], path: Path) -> None:
     import capsolve  # noqa: PLC0415
-    from capsolve.files import replacing  # noqa: PLC0415
+    from capsolve.files._paths import write_text  # noqa: PLC0415
 
     head = f"# Verification, capsolve {capsolve.__version__}\n\n{_conclusion(reports)}.\n\n"
-    with replacing(path) as temporary:
-        temporary.write_text(head + "\n".join(report.markdown() for report in reports), encoding="utf-8")
+    write_text(path, head + "\n".join(one.markdown() for one in reports))

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from capsolve._checks import FloatArray, scalar, whole
-from capsolve._files import StrPath
 from capsolve.allocation import Phase
 from capsolve.certificate import FINEST_TOLERANCE
-from capsolve.diagrams._archive import reading, write
-from capsolve.diagrams.axes import Axis
+from capsolve.diagrams.axes import Axis, restored_axes, stored_axes
 from capsolve.diagrams.boundaries import Boundary, closed_form, traced
 from capsolve.diagrams.problems import Problems, problems_over
+from capsolve.files._paths import StrPath
+from capsolve.files.archives import reading_archive, write_archive
 
 _KIND = "a phase diagram of capsolve"
 _ARRAYS = ("capacities", "price", "loss", "gap", "optimal")
@@ -79,7 +79,9 @@ class PhaseDiagram:
 
     def save(self, path: StrPath) -> None:
         """Write everything to a NumPy .npz file, which replaces an older one as a whole."""
+        axes, values = stored_axes(self.x, self.y)
         facts = {
+            **axes,
             "tracked": self.tracked,
             "description": self.description,
             "boundaries": [
@@ -87,21 +89,23 @@ class PhaseDiagram:
                 for b in self.boundaries
             ],
         }
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays = values | {name: getattr(self, name) for name in _ARRAYS}
         arrays |= {f"boundary_{i}": np.stack([b.x, b.y]) for i, b in enumerate(self.boundaries)}
         arrays["critical"] = np.array(self.critical, dtype=float).reshape(-1, 2)
-        write(path, _KIND, (self.x, self.y), facts, arrays)
+        write_archive(path, _KIND, facts, arrays)
 
     @classmethod
     def load(cls, path: StrPath) -> PhaseDiagram:
         """Read what `save` wrote; raises `ValueError` for another kind of file."""
-        with reading(path, _KIND) as (axes, facts, arrays):
+        with reading_archive(path, _KIND) as (facts, arrays):
+            x, y = restored_axes(facts, arrays)
             boundaries = tuple(
                 Boundary(Phase(b["lower"]), Phase(b["upper"]), b["order"], b["exact"], *arrays[f"boundary_{i}"])
                 for i, b in enumerate(facts["boundaries"])
             )
             return cls(
-                *axes,
+                x,
+                y,
                 **{name: arrays[name] for name in _ARRAYS},
                 tracked=int(facts["tracked"]),
                 boundaries=boundaries,

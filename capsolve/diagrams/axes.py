@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,3 +119,15 @@ def allowed(name: str) -> str:
     if name in {"density", "sparsity"}:
         return "in (0, 1]" if name == "density" else "in [0, 1)"
     return f"{'an integer ' if name in WHOLE else ''}>= {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+
+
+def stored_axes(x: Axis, y: Axis) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+    """Return two axes as facts and arrays of an archive."""
+    named = [{"name": axis.name, "logarithmic": axis.logarithmic} for axis in (x, y)]
+    return {"axes": named}, {"x": x.values, "y": y.values}
+
+
+def restored_axes(facts: Mapping[str, Any], arrays: Mapping[str, Any]) -> tuple[Axis, Axis]:
+    """Return what `stored_axes` took apart."""
+    x, y = (Axis(a["name"], arrays[key], a["logarithmic"]) for a, key in zip(facts["axes"], "xy", strict=True))
+    return x, y

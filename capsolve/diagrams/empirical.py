@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
-import zipfile
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, as_completed
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from capsolve._checks import FloatArray, flag, scalar, whole
-from capsolve._files import StrPath
-from capsolve.diagrams._archive import FORMAT, reading, write
+from capsolve._threads import one_blas_thread
 from capsolve.diagrams.agreement import Agreement, compare
 from capsolve.diagrams.analytic import PhaseDiagram, phase_of, solved
-from capsolve.diagrams.axes import Axis
+from capsolve.diagrams.axes import KNOWN, Axis, restored_axes, stored_axes
 from capsolve.diagrams.problems import Problems, problems_over
-from capsolve.files import replacing
+from capsolve.files._paths import StrPath
+from capsolve.files.archives import reading_archive, write_archive
+from capsolve.files.checkpoints import Checkpoint, fingerprint, run
+from capsolve.files.tensors import Arrays
 
 IntArray = npt.NDArray[np.intp]
-Found = dict[str, Any]
 
 _KIND = "an empirical phase diagram of capsolve"
 _ARRAYS = ("capacities", "loss", "agreeing", "embedding")
@@ -114,15 +110,18 @@ class EmpiricalPhaseDiagram:
 
     def save(self, path: StrPath) -> None:
         """Write everything to a NumPy .npz file, which replaces an older one as a whole."""
-        facts = {name: getattr(self, name) for name in ("model", "tolerance", "tracked", "description")}
-        write(path, _KIND, (self.x, self.y), facts, {name: getattr(self, name) for name in _ARRAYS})
+        facts, arrays = stored_axes(self.x, self.y)
+        facts |= {name: getattr(self, name) for name in ("model", "tolerance", "tracked", "description")}
+        write_archive(path, _KIND, facts, arrays | {name: getattr(self, name) for name in _ARRAYS})
 
     @classmethod
     def load(cls, path: StrPath) -> EmpiricalPhaseDiagram:
         """Read what `save` wrote; raises `ValueError` for another kind of file."""
-        with reading(path, _KIND) as (axes, facts, arrays):
+        with reading_archive(path, _KIND) as (facts, arrays):
+            x, y = restored_axes(facts, arrays)
             return cls(
-                *axes,
+                x,
+                y,
                 str(facts["model"]),
                 **{name: arrays[name] for name in _ARRAYS},
                 tolerance=float(facts["tolerance"]),
@@ -239,7 +238,7 @@ def empirical_phase_diagram(
     n = max(task.importance.shape[1] for task in tasks)
     if tracked >= n:
         raise ValueError(f"tracked must be below the number of features, {n}, got {tracked}")
-    store = None if checkpoint is None else _Checkpoint(Path(checkpoint), tasks)
+    show = flag("progress", progress)
     shape = up.values.size, across.values.size
     count, widest = shape[0] * shape[1], max(task.dimensions for task in tasks)
     arrays = {
@@ -248,13 +247,20 @@ def empirical_phase_diagram(
         "agreeing": np.full(count, np.nan),
         "embedding": np.full((count, n, widest), np.nan),
     }
-    with tqdm(total=count, disable=not flag("progress", progress), unit="cell") as bar:
-        for i, found in _results(tasks, executor, store):
-            cell = tasks[i].cell
-            for name, array in arrays.items():
-                where: Any = (cell, *(slice(size) for size in found[name].shape[1:]))
-                array[where] = found[name]
-            bar.update(cell.size)
+    named = {f"batch-{i:05d}": task for i, task in enumerate(tasks)}
+    results = run(
+        {name: task.cell.size for name, task in named.items()},
+        lambda missing: (((name,), named[name]) for name in missing),
+        compute_cells,
+        checkpoint=None if checkpoint is None else _checkpoint(checkpoint, tasks),
+        executor=executor,
+        progress=show,
+        unit="cell",
+    )
+    for batch_name, found in results:
+        for name, array in arrays.items():
+            where: Any = (named[batch_name].cell, *(slice(size) for size in found[name].shape[1:]))
+            array[where] = found[name]
     grids: dict[str, Any] = {name: array.reshape(*shape, *array.shape[1:]) for name, array in arrays.items()}
     for grid in grids.values():
         grid.setflags(write=False)
@@ -307,13 +313,12 @@ class _Task:
     dimensions: int
     bias: bool
 
-    def fingerprint(self) -> str:
-        """Return what tells this task from any other."""
-        facts = [FORMAT, asdict(self.settings), self.density, self.dimensions, self.bias]
-        digest = hashlib.sha256(json.dumps(facts, default=str).encode())
-        for array in (self.cell, self.importance, self.kurtosis):
-            digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+
+def _checkpoint(folder: StrPath, tasks: list[_Task]) -> Checkpoint:
+    facts = {"settings": asdict(tasks[0].settings), "batches": len(tasks)}
+    cells = [[task.density, task.dimensions, task.bias] for task in tasks]
+    arrays = (array for task in tasks for array in (task.cell, task.importance, task.kurtosis))
+    return Checkpoint(folder, "an empirical phase diagram", facts, fingerprint([facts, cells], *arrays))
 
 
 def _tasks(problems: Problems, x: Axis, y: Axis, settings: _Settings, batch: int) -> Iterator[_Task]:
@@ -346,12 +351,13 @@ def _tasks(problems: Problems, x: Axis, y: Axis, settings: _Settings, batch: int
                 )
 
 
-def compute_cells(task: _Task) -> Found:
-    """Return capacities (k, n), loss (k,), share of agreeing starts (k,) and embedding (k, n, D) of a task's cells."""
-    return _descend(task) if task.settings.model == QUADRATIC else _train(task)
+def compute_cells(task: _Task) -> list[Arrays]:
+    """Find a task's cells: capacities (k, n), loss (k,), share of agreeing starts (k,) and embedding (k, n, D)."""
+    with one_blas_thread():  # matrices are small, and workers would get into each other's way
+        return [_descend(task) if task.settings.model == QUADRATIC else _train(task)]
 
 
-def _descend(task: _Task) -> Found:
+def _descend(task: _Task) -> Arrays:
     from capsolve.simulate import optimise_embedding  # noqa: PLC0415
 
     settings, found = task.settings, []
@@ -367,7 +373,7 @@ def _descend(task: _Task) -> Found:
     }
 
 
-def _train(task: _Task) -> Found:
+def _train(task: _Task) -> Arrays:
     from capsolve.simulate import Inputs, train  # noqa: PLC0415
 
     settings = task.settings
@@ -394,109 +400,9 @@ def _train(task: _Task) -> Found:
     }
 
 
-def _results(tasks: list[_Task], executor: Executor | None, store: _Checkpoint | None) -> Iterator[tuple[int, Found]]:
-    """Yield the results of all tasks: those in store, then the others as they come, each put into store first."""
-    left = []
-    for i in range(len(tasks)):
-        found = None if store is None else store.load(i)
-        if found is None:
-            left.append(i)
-        else:
-            yield i, found
-    for i, found in _computed({i: tasks[i] for i in left}, executor):
-        if store is not None:
-            store.save(i, found)
-        yield i, found
-
-
-def _computed(tasks: dict[int, _Task], executor: Executor | None) -> Iterator[tuple[int, Found]]:
-    if executor is None:
-        for i, task in tasks.items():
-            yield i, compute_cells(task)
-        return
-    futures: dict[Future[Found], int] = {executor.submit(compute_cells, task): i for i, task in tasks.items()}
-    try:
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        for future in futures:
-            future.cancel()
-
-
-class _Checkpoint:
-    """A folder with a file for every finished batch; each knows which task it belongs to."""
-
-    def __init__(self, folder: Path, tasks: list[_Task]) -> None:
-        self.folder, self.fingerprints = folder, [task.fingerprint() for task in tasks]
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"checkpoint must be a folder, got the file {folder}")
-        folder.mkdir(parents=True, exist_ok=True)
-        whole_thing = hashlib.sha256("".join(self.fingerprints).encode()).hexdigest()
-        name = folder / "settings.json"
-        if name.exists():
-            try:
-                known = json.loads(name.read_text(encoding="utf-8"))["fingerprint"]
-            except (ValueError, KeyError, TypeError):
-                raise ValueError(f"{name}: not the settings of an empirical phase diagram") from None
-            if known != whole_thing:
-                raise ValueError(f"{folder}: the checkpoint of a diagram with other arguments or another seed")
-            return
-        if any(folder.iterdir()):
-            raise ValueError(f"{folder}: not a checkpoint, and not empty")
-        with replacing(name) as temporary:
-            facts = {"fingerprint": whole_thing, "settings": asdict(tasks[0].settings), "batches": len(tasks)}
-            temporary.write_text(json.dumps(facts, indent=1, default=str), encoding="utf-8")
-
-    def path(self, i: int) -> Path:
-        return self.folder / f"batch-{i:05d}.npz"
-
-    def load(self, i: int) -> Found | None:
-        """Return the result of a batch, or None if it is not there yet."""
-        path = self.path(i)
-        if not path.exists():
-            return None
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                found = {name: file[name] for name in file.files}
-            fingerprint = str(found.pop("fingerprint"))
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: not a batch of an empirical phase diagram: {error}") from None
-        if fingerprint != self.fingerprints[i]:
-            raise ValueError(f"{path}: a batch of a diagram with other arguments")
-        return found
-
-    def save(self, i: int, found: Found) -> None:
-        with replacing(self.path(i)) as temporary:
-            np.savez(temporary, allow_pickle=False, fingerprint=np.array(self.fingerprints[i]), **found)
-
-
-def forget(checkpoint: StrPath) -> None:
-    """Remove a checkpoint: the files of its batches and settings, and the folder if nothing else is in it."""
-    folder = Path(checkpoint)
-    if (folder / "settings.json").exists():
-        for path in (*folder.glob("batch-*.npz"), folder / "settings.json"):
-            path.unlink()
-        if not any(folder.iterdir()):
-            folder.rmdir()
-
-
 def _known(family: dict[str, Any]) -> dict[str, Any]:
     """Refuse names that `capsolve.phase_diagram` does not know."""
-    names = (
-        "family",
-        "group",
-        "distribution",
-        "features",
-        "dimensions",
-        "importance",
-        "exponent",
-        "rate",
-        "kurtosis",
-        "density",
-        "sparsity",
-        "bias",
-    )
     for name in family:
-        if name not in names:
+        if name not in {"family", "group", "distribution", *KNOWN}:
             raise TypeError(f"empirical_phase_diagram has no argument {name!r}")
     return family

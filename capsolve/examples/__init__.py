@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 
-from capsolve.files import read_profile
+from capsolve.files.profiles import read_profile
 from capsolve.profile import Profile
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from capsolve.simulate.incidental import Autoencoders, CollisionSweep, RowFlow
+    from capsolve.incidental import Autoencoders, CollisionSweep, RowFlow
 
 _BLUE, _ORANGE = COLOURS[Phase.MONOSEMANTIC], COLOURS[Phase.POLYSEMANTIC]
 _LAW: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (4, 2))}
@@ -31,12 +31,12 @@ def sparsification(flow: RowFlow, *, ax: Axes | None = None) -> Axes:
     --------
     >>> import numpy as np
     >>> from capsolve import figures
-    >>> from capsolve.simulate.incidental import follow_row
+    >>> from capsolve.incidental import follow_row
     >>> ax = figures.sparsification(follow_row(np.random.default_rng(0).normal(size=500) / 500**0.5, 0.001))
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ["weights left $m'$", '$|w|_1$', 'laws for $q = 2$']
     """
-    from capsolve.simulate.incidental.laws import sparsity_laws  # noqa: PLC0415
+    from capsolve.incidental.laws import sparsity_laws  # noqa: PLC0415
 
     ax = axes_or_new(ax)
     after = flow.time > 0.0
@@ -73,7 +73,7 @@ def fourth_norm(trained: Mapping[str, Autoencoders], *, ax: Axes | None = None) 
     Examples
     --------
     >>> from capsolve import figures
-    >>> from capsolve.simulate.incidental import train_autoencoders
+    >>> from capsolve.incidental import train_autoencoders
     >>> settings = {"optimiser": "flow", "steps": 50, "learning_rate": 0.1, "instances": 3, "rng": 0}
     >>> trained = {f"λ = {penalty}": train_autoencoders(3, 4, penalty=penalty, **settings) for penalty in (0, 0.2)}
     >>> [text.get_text() for text in figures.fourth_norm(trained).texts]
@@ -125,7 +125,7 @@ def collisions(sweep: CollisionSweep) -> Figure:
     Examples
     --------
     >>> from capsolve import figures
-    >>> from capsolve.simulate.incidental import collision_sweep
+    >>> from capsolve.incidental import collision_sweep
     >>> sweep = collision_sweep(4, [6, 8], instances=3, steps=300, learning_rate=0.02, penalty=0.02, rng=0)
     >>> [ax.get_ylabel() for ax in figures.collisions(sweep).axes]
     ['polysemantic neurons', 'ratio to exclusive']
@@ -133,7 +133,7 @@ def collisions(sweep: CollisionSweep) -> Figure:
     from matplotlib import style  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    from capsolve.simulate.incidental.laws import expected_neurons, expected_pairs  # noqa: PLC0415
+    from capsolve.incidental.laws import expected_neurons, expected_pairs  # noqa: PLC0415
 
     n, m = sweep.features, sweep.neurons
     mean, error = sweep.mean("polysemantic"), np.nan_to_num(sweep.error("polysemantic"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capsolve.figures._style import STYLE
-from capsolve.files import replacing
+from capsolve.files._paths import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,8 +9,14 @@ import array_api_compat as api
 import numpy as np
 
 from capsolve._checks import scalar
-from capsolve.geometry.chunks import row_blocks, summarise_and_answer
-from capsolve.geometry.second_moment import SecondMoment, floating, or_one, require_finite
+from capsolve.geometry.second_moment import (
+    SecondMoment,
+    floating,
+    or_one,
+    require_finite,
+    row_blocks,
+    summarise_and_answer,
+)
 
 _FACTOR = 2**24  # entries of W in one step of the orthogonal factorisation
 

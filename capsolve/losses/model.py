@@ -41,7 +41,7 @@ from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
-from capsolve._checks import FloatArray
+from capsolve._checks import FloatArray, renamed
 
 # Capacities at which a curve is drawn: closer together where rare inputs make it steep.
 CURVE_GRID = np.unique(np.concatenate([np.geomspace(1e-8, 1e-2, 60), np.linspace(0.0, 1.0, 201)]))
@@ -108,6 +108,22 @@ class LossModel(Protocol):
         Losses of this model are those of the other times the square of the unit.
         """
         ...
+
+
+class FormerNames:
+    """The former names of methods of `QuadraticLoss` and `TabulatedLoss`."""
+
+    def steepest(self: Any, capacity: Any) -> Any:
+        """Return `average_gain`."""
+        renamed("steepest", "average_gain")
+        return self.average_gain(capacity)
+
+    def lower_bound(self: Any, price: float, dimensions: float) -> float:
+        """Return `capsolve.certificate.lagrangian_bound`."""
+        from capsolve.certificate import lagrangian_bound  # noqa: PLC0415
+
+        renamed("lower_bound(price, dimensions)", "capsolve.certificate.lagrangian_bound(model, price, dimensions)")
+        return lagrangian_bound(self, price, dimensions)
 
 
 def is_loss_model(model: Any) -> TypeGuard[LossModel]:

@@ -55,7 +55,7 @@ class NeuronNoiseLoss(ConvexLoss):
     """
 
     def __init__(self, importance: Any, kurtosis: Any, noise: float) -> None:
-        given = QuadraticLoss(importance, kurtosis)
+        given = QuadraticLoss(importance, kurtosis).to_numpy()
         if not given.convex:
             i = int(np.argmax(given.kurtosis < 3.0))
             raise ValueError(f"kurtosis must be >= 3 for every feature, got {given.kurtosis[i]:g} at index {i}")

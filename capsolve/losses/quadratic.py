@@ -39,7 +39,7 @@ from capsolve._checks import (
     scalar,
     validate,
 )
-from capsolve.losses.model import CURVE_GRID
+from capsolve.losses.model import CURVE_GRID, FormerNames
 
 # Where importances are measured in units of the scale τ, numbers and squares above these belong to features that are
 # full at any optimum: they are capped, so that nothing overflows.
@@ -164,7 +164,7 @@ def feature_terms(
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
-class QuadraticLoss(ReadOnlyArrays):
+class QuadraticLoss(ReadOnlyArrays, FormerNames):
     """Expected loss of the quadratic model as a function of capacity.
 
     Parameters

@@ -17,13 +17,14 @@ import numpy as np
 
 from capsolve._checks import FloatArray, ReadOnlyArrays, at_least, capacity_vector, real_array, scalar
 from capsolve.losses.envelope import Envelope, IntArray, falling_hulls
+from capsolve.losses.model import FormerNames
 from capsolve.losses.sampling import LARGEST_LOSS, Curve, sample
 
 BLOCK = 1 << 20  # numbers in one temporary table
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TabulatedLoss(ReadOnlyArrays):
+class TabulatedLoss(ReadOnlyArrays, FormerNames):
     """Loss curves sampled on a common capacity grid: L(C) = Σ_i f_i(C_i), each f_i piecewise linear.
 
     The curves may have any shape. Where more capacity makes a feature worse it is left unused: the budget is

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from importlib import import_module
 from pathlib import Path
 
-from capsolve._files import StrPath
+from capsolve.files._paths import StrPath
 from capsolve.reproduction._report import Result, Settings
 
 FIGURES = ("fig2", "fig4", "fig6", "fig7", "incidental")

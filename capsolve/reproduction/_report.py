@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from capsolve.files import replacing, write_table
+from capsolve.files._paths import write_text
+from capsolve.files.tables import write_table
+from capsolve.files.tensors import write_arrays
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,11 +80,9 @@ class Result:
             write_table(self.table, written[-1])
         if self.arrays is not None:
             written.append(folder / f"{name}.npz")
-            with replacing(written[-1]) as temporary:
-                np.savez_compressed(temporary, **self.arrays)
+            write_arrays(written[-1], self.arrays)
         written.append(folder / f"{name}.md")
-        with replacing(written[-1]) as temporary:
-            temporary.write_text(self.text([path.name for path in written[:-1]]), encoding="utf-8")
+        write_text(written[-1], self.text([path.name for path in written[:-1]]))
         return written
 
     def text(self, files: Sequence[str]) -> str:

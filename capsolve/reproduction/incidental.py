@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 
 from capsolve import figures
 from capsolve._checks import FloatArray
-from capsolve.reproduction._report import Finding, Result, Settings, table
-from capsolve.simulate.incidental import (
+from capsolve.incidental import (
     NOISES,
     Autoencoders,
     CollisionSweep,
@@ -23,8 +22,9 @@ from capsolve.simulate.incidental import (
     hidden_interference,
     train_autoencoders,
 )
-from capsolve.simulate.incidental._published import Dense, Recipe
-from capsolve.simulate.incidental.sweep import start_weights
+from capsolve.incidental.sparse_adamw import Dense, Recipe
+from capsolve.incidental.sweep import start_weights
+from capsolve.reproduction._report import Finding, Result, Settings, table
 
 SOURCE = (
     "Lecomte, Thaman, Schaeffer, Bashkansky, Chow, Koyejo, What Causes Polysemanticity? An Alternative Origin Story of "

@@ -8,5 +8,5 @@ from .networks import MODELS as MODELS
 from .networks import Settings as Settings
 from .networks import Training as Training
 from .networks import train as train
-from .prediction import Transfer as Transfer
-from .prediction import transfer as transfer
+from .transfers import Transfer as Transfer
+from .transfers import transfer as transfer

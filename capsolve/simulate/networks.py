@@ -19,15 +19,10 @@ with variance 2/(n + D) in these units.
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import math
-import time
 import warnings
-import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,8 +30,8 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from capsolve._checks import FloatArray, at_least, flag, real_array, scalar, whole
-from capsolve._files import StrPath
-from capsolve.files import replacing
+from capsolve.files._paths import StrPath
+from capsolve.files.checkpoints import StateFile, fingerprint
 from capsolve.geometry.capacities import capacities
 from capsolve.simulate.inputs import Inputs
 
@@ -44,7 +39,7 @@ MODELS = tuple(
     f"{kind}-{activation}" for kind in ("sum", "autoencoder") for activation in ("quadratic", "relu", "gelu")
 )
 
-# Of the rates 0.01, 0.03, 0.1, 0.3 the ones that end lowest: see benchmarks/training_study.py. Autoencoders with ReLU
+# Of the rates 0.01, 0.03, 0.1, 0.3 the ones that end lowest: see studies/training.py. Autoencoders with ReLU
 # die of large ones. Sums of rare features need them: what is left to learn there is worth as little as it is rare.
 _RATES = {"sum": 0.3, "autoencoder": 0.03}
 # Steps go round this many sets of points. Networks learn what is particular to one fixed set, above all where ReLU's
@@ -54,7 +49,6 @@ _LEAST_FINE = 4096  # points of the loss that is reported
 _SMALLEST = 1e-9  # of the largest importance in a cell, whose square float32 must hold
 _WORSE = 2.0  # times the loss of a network that has learnt nothing: not noise of the training any more
 _CPU_NUMBERS, _GPU_NUMBERS = 2**19, 2**26  # in the largest array of a block of networks: what a cache holds
-_SECONDS = 5.0  # between two writings of a checkpoint
 _SEGMENTS = 20  # of the steps of a block: an interruption loses less than one
 
 IndexArray = npt.NDArray[np.intp]
@@ -270,7 +264,7 @@ def train(
     if checkpoint is not None and rng is None:
         raise ValueError("a training with a checkpoint needs a seed: rng must not be None")
     sweep = _Sweep(model, inputs, v, p, D, whole("instances", instances), settings, np.random.default_rng(rng))
-    store = None if checkpoint is None else _Checkpoint(Path(checkpoint), sweep.fingerprint())
+    store = None if checkpoint is None else StateFile(checkpoint, "a training", sweep.fingerprint())
     result = sweep.run(store, show)
     if result.message:
         warnings.warn(result.message, RuntimeWarning, stacklevel=2)
@@ -304,12 +298,9 @@ class _Sweep:
     def fingerprint(self) -> str:
         """Return a text that only a training with the same result shares."""
         facts = [self.model, asdict(self.inputs), asdict(self.settings), self.cells, self.seed, _SETS]
-        digest = hashlib.sha256(json.dumps(facts).encode())
-        for array in (self.importance, self.density, self.starts):
-            digest.update(repr(array.shape).encode() + array.tobytes())
-        return digest.hexdigest()
+        return fingerprint(facts, self.importance, self.density, self.starts)
 
-    def run(self, store: _Checkpoint | None, show: bool) -> Training:
+    def run(self, store: StateFile | None, show: bool) -> Training:
         """Train block after block."""
         jax, descent = self._compiled()
         instances, n, D = self.starts.shape
@@ -322,38 +313,38 @@ class _Sweep:
             "nothing": np.zeros(total, np.float32),
         }
         blocks = list(self._blocks(jax.default_backend() == "cpu"))
-        place, leaves = (0, 0), None
+        place, leaves = (0, 0), []
         saved = None if store is None else store.load()
         if saved is not None:
-            place, leaves, arrays = saved
-            for name, array in arrays.items():
-                done[name][...] = array
+            place, arrays = tuple(saved[0]["place"]), saved[1]
+            done = {name: arrays.pop(name) for name in done}
+            leaves = [arrays[f"state{i}"] for i in range(len(arrays))]
         steps, segment = self.settings.steps, math.ceil(self.settings.steps / _SEGMENTS)
         bar = tqdm(total=len(blocks) * steps, initial=place[0] * steps + place[1], unit="step", disable=not show)
-        now = (place, leaves or [], done)
+        now = _stage(place, leaves, done)
         try:
             for number in range(place[0], len(blocks)):
                 members, p = blocks[number]
                 block = _Block(self, jax, descent, members, p)
                 step = place[1] if number == place[0] else 0
-                if step and leaves is not None:
+                if step:
                     block.restore(leaves)
                 while step < steps:
                     stop = min(step + segment, steps)
                     block.advance(step, stop)
                     bar.update(stop - step)
                     step = stop
-                    now = ((number, step), block.leaves(), done)
+                    now = _stage((number, step), block.leaves(), done)
                     if store is not None:
-                        store.offer(now)
+                        store.offer(*now)
                 found = block.finish()
                 # a block is stored as a whole: an interruption between two arrays would be written down
                 done = {name: _written(array, members, found[name]) for name, array in done.items()}
-                now = ((number + 1, 0), [], done)
+                now = _stage((number + 1, 0), [], done)
         finally:
             bar.close()
             if store is not None:
-                store.save(now)
+                store.save(*now)
         return self._result(done)
 
     def _compiled(self) -> tuple[Any, Any]:
@@ -453,47 +444,9 @@ class _Block:
         self.params, self.state = self.jax.tree.unflatten(shape, leaves)
 
 
-Stage = tuple[tuple[int, int], list[Any], dict[str, Any]]  # block and step, the state inside the block, what is done
-
-
-class _Checkpoint:
-    """A file that holds how far a training has come."""
-
-    def __init__(self, path: Path, fingerprint: str) -> None:
-        if path.suffix != ".npz":
-            raise ValueError(f"checkpoint must be a .npz file, got {path}")
-        self.path, self.fingerprint, self.written = path, fingerprint, time.monotonic()
-        if not path.parent.is_dir():  # to be learnt now, not after the first minutes of work
-            raise ValueError(f"checkpoint must be in a directory that exists, got {path}")
-
-    def load(self) -> Stage | None:
-        """Return what the file says, or None if it is not there."""
-        if not self.path.exists():
-            return None
-        try:
-            with np.load(self.path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            fingerprint, place = str(arrays.pop("fingerprint")), arrays.pop("place")
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{self.path}: not a checkpoint of a training: {error}") from None
-        if fingerprint != self.fingerprint:
-            raise ValueError(f"{self.path}: the checkpoint of a training with other arguments or another seed")
-        state = [arrays.pop(f"state{i}") for i in range(sum(name.startswith("state") for name in arrays))]
-        return (int(place[0]), int(place[1])), state, arrays
-
-    def offer(self, stage: Stage) -> None:
-        """Write the stage if the last one is some seconds old."""
-        if time.monotonic() - self.written > _SECONDS:
-            self.save(stage)
-
-    def save(self, stage: Stage) -> None:
-        place, state, done = stage
-        with replacing(self.path) as temporary:
-            named = {f"state{i}": leaf for i, leaf in enumerate(state)}
-            np.savez(
-                temporary, allow_pickle=False, fingerprint=self.fingerprint, place=np.array(place), **named, **done
-            )
-        self.written = time.monotonic()
+def _stage(place: tuple[int, int], leaves: list[Any], done: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a checkpoint says: block and step, the state inside the block, what is done."""
+    return {"place": place}, {f"state{i}": leaf for i, leaf in enumerate(leaves)} | done
 
 
 def _single(*arrays: Any) -> tuple[Any, ...]:

@@ -1,7 +1,9 @@
 """The passes over NumPy arrays, compiled by Numba: as fast as memory can be read and written, on all cores.
 
 Importing this module imports Numba, which takes longer than to solve a problem of a hundred thousand features: see
-`capsolve.solvers.quadratic.route_for` for when it is worth it. The machine code is kept on disk.
+`capsolve.solvers.quadratic.route_for` for when it is worth it. The machine code is kept on disk where that is possible.
+Compiled code is a bonus: whatever keeps Numba from working, the passes of `NumPySource` answer, and a debug log says
+why.
 
 Floating-point arithmetic is strict except for the order of the sums: a sum over a block of 4,096 features has as many
 running totals as vector registers hold, and blocks are added pairwise. The order depends on nothing but the
@@ -13,19 +15,26 @@ those with κ close to 3 depend on it alike.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import logging
 import math
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numba as nb
 import numpy as np
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
 from capsolve._checks import FloatArray
 from capsolve.certificate import FINEST_TOLERANCE, NONE, CertificateTerms
 from capsolve.losses.quadratic import LARGE
 from capsolve.solvers.sources import NumPySource, PriceAndExceptions, ScaleInterval, Screening, spread_out
+
+logger = logging.getLogger(__name__)
 
 BLOCK = 4096
 # Scales between which squares of importances that matter neither over- nor underflow.
@@ -74,11 +83,54 @@ def smaller(typing: Any, a: Any, b: Any) -> Any:
     return nb.float64(nb.float64, nb.float64), _chosen("<")
 
 
-# --- one block -------------------------------------------------------------------------------------------------------
+# --- compilation --------------------------------------------------------------------------------------------------
+
+
+class _Cache(FunctionCache):
+    """Machine code on disk; what cannot be read there is compiled again, and written if that is possible."""
+
+    def load_overload(self, *given):
+        """Return the code for a signature, or None."""
+        try:
+            return super().load_overload(*given)
+        except Exception as reason:  # damaged files raise all that pickle can raise
+            logger.debug("the cache of %s cannot be read: %r", self._name, reason)
+            return None
+
+    def save_overload(self, *given):
+        """Keep the code for a signature, in place of a damaged index if there is one."""
+        try:
+            super().save_overload(*given)
+        except Exception as reason:
+            logger.debug("the cache of %s cannot be written: %r", self._name, reason)
+            with contextlib.suppress(Exception):
+                self.flush()
+                super().save_overload(*given)
+
+
+def _cached(function: Any) -> Any:
+    """Give a compiled function a cache, as ``cache=True`` does, if there is a folder for it."""
+    try:
+        function._cache = _Cache(function.py_func)
+    except Exception as reason:
+        logger.debug("no cache: %r", reason)
+    return function
+
+
+def compiled(function: Any, **options: Any) -> Any:
+    """Compile a function for one core."""
+    return _cached(nb.njit(error_model="numpy", nogil=True, **options)(function))
+
+
+def on_all_cores(function: Any) -> Any:
+    """Compile a function whose loops over ``prange`` run on all cores."""
+    return compiled(function, parallel=True)
+
 
 inlined = nb.njit(inline="always", error_model="numpy")
-compiled = nb.njit(error_model="numpy", nogil=True, cache=True)
-on_all_cores = nb.njit(error_model="numpy", nogil=True, cache=True, parallel=True)
+
+
+# --- one block -------------------------------------------------------------------------------------------------------
 
 
 @inlined
@@ -263,8 +315,28 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def _or_numpy(method: Callable[..., Any]) -> Any:
+    """Let `NumPySource` answer where compiled code does not, and from then on."""
+
+    @functools.wraps(method)
+    def attempt(self: NumbaSource, *given: Any) -> Any:
+        if NumbaSource.works:
+            try:
+                return method(self, *given)
+            except MemoryError:
+                raise
+            except Exception as reason:
+                NumbaSource.works = False
+                logger.debug("no compiled code from here on: %r", reason)
+        return getattr(NumPySource, method.__name__)(self, *given)
+
+    return attempt
+
+
 class NumbaSource(NumPySource):
     """`NumPySource` in float64 or float32 whose passes are compiled."""
+
+    works = True  # as far as is known
 
     def __init__(self, importance: Any, kurtosis: Any) -> None:
         super().__init__(importance, kurtosis)
@@ -276,10 +348,12 @@ class NumbaSource(NumPySource):
         self._mixed = self.features > MANY or bool((self._k < 3.0).any())  # until a pass has seen
         self._blocks_total = -(-self.features // BLOCK)
 
+    @_or_numpy
     def used(self, scale: float) -> tuple[float, float]:
         """Return the sums of what `respond` says and of its squares."""
         return _used(self._v, self._k, scale, self._mixed) if self._stride else super().used(scale)
 
+    @_or_numpy
     def sample(self, size: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         """Return a run of neighbours from each of many intervals of equal length; see `Source`."""
         index = spread_out(self.features, size, rng)
@@ -288,6 +362,7 @@ class NumbaSource(NumPySource):
         self._mixed = bool((k[:found] < 3.0).any())
         return v[:found], k[:found]
 
+    @_or_numpy
     def screen(self, interval: ScaleInterval) -> Screening:
         """Go through the data once; see `Source`."""
         low, high, margin = interval
@@ -321,6 +396,7 @@ class NumbaSource(NumPySource):
             least_positive = least
         return Screening(positive, total, (least, lowest), highest, least_positive, at_low, at_high, v, k, index)
 
+    @_or_numpy
     def write(self, answer: PriceAndExceptions, unit: float) -> tuple[FloatArray, CertificateTerms]:
         """Go through the data once; see `Source`."""
         scale, multiplier = answer.scale, answer.multiplier

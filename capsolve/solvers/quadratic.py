@@ -43,6 +43,8 @@ from capsolve.solvers.two_pass import (
     unit_of,
 )
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Route:
@@ -76,8 +78,8 @@ def compiled_route() -> Route | None:
     """Return the route through compiled passes; None without Numba."""
     try:
         from capsolve.solvers.numba_source import NumbaSource  # noqa: PLC0415  (imports Numba, for half a second)
-    except ImportError as error:
-        logging.getLogger("capsolve").debug("compiled passes are not used: %s", error)
+    except Exception as reason:
+        logger.debug("no compiled code: %r", reason)
         return None
     return Route("Numba", source=NumbaSource)
 

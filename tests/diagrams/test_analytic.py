@@ -116,12 +116,12 @@ def test_files_bring_everything_back(tmp_path):
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"must end in \.npz"):
+    with pytest.raises(ValueError, match=r"must be one of \.npz"):
         phase_diagram(cells=4).save(tmp_path / "diagram.csv")
     np.savez(tmp_path / "other.npz", a=1)
     (tmp_path / "text.npz").write_text("no archive")
     for name in ("other.npz", "text.npz"):
-        with pytest.raises(ValueError, match=f"{name}: not a file of a phase diagram"):
+        with pytest.raises(ValueError, match=f"{name}: not a phase diagram of capsolve"):
             PhaseDiagram.load(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         PhaseDiagram.load(tmp_path / "none.npz")

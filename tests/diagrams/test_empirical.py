@@ -1,7 +1,6 @@
 """Diagrams found numerically: against the theory, interrupted, spread over workers, stored."""
 
 import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -118,7 +117,7 @@ def test_checkpoints_of_something_else_are_refused(tmp_path):
         with pytest.raises(ValueError, match="other arguments or another seed"):
             empirical_phase_diagram(**{**settings, **change})
     (tmp_path / "cells" / "batch-00000.npz").write_bytes(b"half a fi")
-    with pytest.raises(ValueError, match=r"batch-00000\.npz: not a batch"):
+    with pytest.raises(ValueError, match=r"batch-00000\.npz: not a checkpoint of an empirical phase diagram"):
         empirical_phase_diagram(**settings)
     (tmp_path / "cells" / "settings.json").write_text("[]")
     with pytest.raises(ValueError, match=r"settings\.json: not the settings"):
@@ -140,13 +139,12 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow
 def test_a_real_signal_in_the_middle_changes_nothing(tmp_path):
     def start(name):
         arguments = [tmp_path / name, tmp_path / f"{name}.npz"]
         return subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(SCRIPT), *map(str, arguments)],
-            stderr=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            [sys.executable, "-c", textwrap.dedent(SCRIPT), *map(str, arguments)], stderr=subprocess.PIPE
         )
 
     interrupted = start("one")
@@ -182,7 +180,7 @@ def test_files_bring_everything_back(tmp_path, small):
     with pytest.raises(ValueError, match="axes of the diagrams differ"):
         again.compare(phase_diagram(cells=(4, 5), features=4, dimensions=2))
     exact.save(tmp_path / "exact.npz")
-    with pytest.raises(ValueError, match="not a file of an empirical phase diagram"):
+    with pytest.raises(ValueError, match="not an empirical phase diagram"):
         EmpiricalPhaseDiagram.load(tmp_path / "exact.npz")
 
 
@@ -191,10 +189,12 @@ def test_cells_of_several_sizes():
     assert found.embedding.shape == (2, 3, 4, 2)
     exact = phase_diagram(("features", 2, 4), ("dimensions", [1, 2]), kurtosis=9.0, importance=2.0)
     np.testing.assert_array_equal(np.isnan(found.capacities), np.isnan(exact.capacities))
-    np.testing.assert_allclose(found.capacities, exact.capacities, atol=1e-7)
+    # Four features in two dimensions are where the first just becomes monosemantic: an optimum without curvature, where
+    # a gradient of 100 eps leaves (100 eps)^(2/3) in the capacities.
+    np.testing.assert_allclose(found.capacities, exact.capacities, rtol=0, atol=1e-9)
     assert np.isnan(found.embedding[0, 0, :, 1]).all()
     without = empirical_phase_diagram(("importance", 1, 3), ("kurtosis", 4, 9), cells=2, features=3, bias=False)
-    assert without.compare().largest < 1e-6
+    assert without.compare().largest < 1e-9
 
 
 def test_trained_networks():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from capsolve import figures
-from capsolve.simulate.incidental import Autoencoders, collision_sweep, expected_neurons, follow_row
+from capsolve.incidental import Autoencoders, collision_sweep, expected_neurons, follow_row
 
 
 def test_sparsification_shows_row_and_laws():

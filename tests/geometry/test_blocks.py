@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.sparse.csgraph import connected_components
 
 from capsolve import blocks, capacities, construct_blocks, construct_embedding
-from capsolve.geometry.polytopes import _catalogue
+from capsolve.geometry.blocks import _catalogue
 
 
 def haar(rng, D):

@@ -16,7 +16,7 @@ kurtoses = st.one_of(st.sampled_from(NASTY_KURTOSIS), st.floats(1.0, 1e6))
 
 def best_row_length(v, k, c):
     """Return the minimiser of (κ−1)(v−m)² + 2m²(1/C−1) over m, from its normal equation."""
-    return (k - 1) * v / ((k - 1) + 2 * (1 / c - 1))
+    return (k - 1) * v / ((k - 1) + 2 * ((1 - c) / c))
 
 
 def test_satisfies_the_interface():
@@ -39,7 +39,7 @@ def test_row_length_minimises_the_expected_loss(v, k, c):
         return
     m = QuadraticLoss([v], k).squared_norm([c])[0]
     assert m == pytest.approx(best_row_length(v, k, c), rel=1e-12)
-    value = (k - 1) * (v - m) ** 2 + 2 * m**2 * (1 / c - 1)
+    value = (k - 1) * (v - m) ** 2 + 2 * m**2 * ((1 - c) / c)
     assert QuadraticLoss([v], k).feature_loss([c])[0] == pytest.approx(value, rel=1e-9, abs=1e-13 * v * v * k)
 
 
@@ -58,9 +58,9 @@ def test_without_bias_the_parts_add_up_to_the_loss_minimised_over_row_lengths():
         v, k, c = rng.random(n), rng.uniform(3, 20, n), rng.uniform(0.01, 1, n)
         model = QuadraticLoss(v, k, bias=False)
         # minimise Σ(κ−1)(v−m)² + 2m²(1/C−1) + (Σ(v−m))² over m: one linear system
-        hessian = np.diag((k - 1) + 2 * (1 / c - 1)) + 1.0
+        hessian = np.diag((k - 1) + 2 * ((1 - c) / c)) + 1.0
         m = np.linalg.solve(hessian, (k - 1) * v + v.sum())
-        loss = np.sum((k - 1) * (v - m) ** 2 + 2 * m**2 * (1 / c - 1)) + np.sum(v - m) ** 2
+        loss = np.sum((k - 1) * (v - m) ** 2 + 2 * m**2 * ((1 - c) / c)) + np.sum(v - m) ** 2
         assert model.trace(c) == pytest.approx(np.sum(v - m), rel=1e-12)
         np.testing.assert_allclose(model.squared_norm(c), m, rtol=1e-12)
         assert model.feature_loss(c).sum() == pytest.approx(loss, rel=1e-12)

@@ -1,0 +1,16 @@
+from ._paths import existing_file as existing_file
+from ._paths import replacing as replacing
+from .activations import Activations as Activations
+from .activations import read_activations as read_activations
+from .allocations import read_allocation as read_allocation
+from .allocations import write_allocation as write_allocation
+from .parquet_folder import LazyProfile as LazyProfile
+from .parquet_folder import open_profile as open_profile
+from .profiles import read_profile as read_profile
+from .profiles import write_profile as write_profile
+from .tables import number as number
+from .tables import read_table as read_table
+from .tables import text as text
+from .tables import write_table as write_table
+from .weights import Weights as Weights
+from .weights import open_weights as open_weights

@@ -1,0 +1,128 @@
+"""What readers and writers of files share: paths, places, optional libraries, errors in one line that name the path."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+StrPath = str | os.PathLike[str]
+
+
+def optional_module(module: str, extra: str) -> Any:
+    """Import a module that an extra of capsolve brings, or raise an `ImportError` that names the extra."""
+    try:
+        return import_module(module)
+    except ImportError:
+        library = module.partition(".")[0]
+        raise ImportError(f'{library} is needed for this: pip install "capsolve[{extra}]"') from None
+
+
+@contextmanager
+def readable_file(path: Path, *broken: type[Exception]) -> Iterator[None]:
+    """Turn what a library says of a broken file into one line that names the path."""
+    try:
+        yield
+    except broken as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path}: not a readable {path.suffix} file: {reason}") from None
+
+
+def is_dataset(path: StrPath) -> bool:
+    """Return whether `capsolve.open_profile` is what a path is meant for: a folder, or a pattern."""
+    return Path(path).is_dir() or (glob.has_magic(str(path)) and not Path(path).exists())
+
+
+def existing_file(path: StrPath, *known: str) -> tuple[Path, str]:
+    """Return the path and its suffix, of a readable file that is not empty."""
+    path = Path(path)
+    with path.open("rb") as file:  # missing, a directory, unreadable: the operating system's own words
+        kind = known_suffix(path, *known)
+        if not file.read(1):
+            raise ValueError(f"{path}: the file is empty")
+    return path, kind
+
+
+def known_suffix(path: StrPath, *known: str) -> str:
+    """Return the suffix of a path in lower case; one that is not known is a `ValueError`."""
+    kind = Path(path).suffix.lower()
+    if kind not in known:
+        raise ValueError(f"{path}: the file type must be one of {', '.join(known)}, got {kind or 'none'}")
+    return kind
+
+
+@contextmanager
+def replacing(path: StrPath) -> Iterator[Path]:
+    """Give the path of a temporary file, which takes the place of ``path`` if the block ends well and goes if not.
+
+    It lies in the same directory and has the same suffix. Raises `OSError`, about ``path``, if that is a directory or
+    cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise os_error(errno.EISDIR, path)
+    if not target.parent.is_dir():
+        raise os_error(errno.ENOENT, target.parent)
+    if target.exists() and not os.access(target, os.W_OK):
+        raise os_error(errno.EACCES, path)
+    temporary = hidden_name(target)
+    try:
+        yield temporary
+        if target.exists():
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
+    except OSError as error:
+        if error.filename == str(temporary):
+            raise os_error(error.errno or errno.EIO, path) from None
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: StrPath, text: str) -> None:
+    """Write text as UTF-8: the whole file or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def new_folder(folder: StrPath) -> Iterator[Path]:
+    """Give the path of a temporary folder, which becomes ``folder`` if the block ends well and goes if not.
+
+    Raises `OSError` if there is something already.
+    """
+    target = require_new_folder(folder)
+    temporary = hidden_name(target)
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_new_folder(folder: StrPath) -> Path:
+    """Return the path of a folder that can be made; raise `OSError` if there is something already."""
+    target = Path(os.path.realpath(folder))
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise os_error(errno.EEXIST, folder)
+    if not target.parent.is_dir():
+        raise os_error(errno.ENOENT, target.parent)
+    return target
+
+
+def hidden_name(target: Path) -> Path:
+    """Return a name beside ``target`` that nobody else uses, with its suffix."""
+    return target.with_name(f".{target.stem}.{uuid.uuid4().hex}{target.suffix}")
+
+
+def os_error(number: int, path: StrPath) -> OSError:
+    """Return the operating system's own words about a path."""
+    return OSError(number, os.strerror(number), str(path))

@@ -1,0 +1,1 @@
+"""Experiments on trained networks, each with its stored results beside it in ``results``."""

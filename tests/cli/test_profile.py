@@ -1,0 +1,120 @@
+"""``capsolve profile``: measured profiles, and what it says of bad activations."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from capsolve import Profile
+from capsolve.files import read_profile
+from tests.cli.helpers import strict_json
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_profile_measures_and_writes(run, activations, tmp_path, suffix):
+    status, out, err = run("profile", "x.npy", "-o", f"p{suffix}")
+    assert (status, err) == (0, "")
+    expected = Profile.from_activations(activations)
+    found = read_profile(tmp_path / f"p{suffix}")
+    np.testing.assert_array_equal(found.importance, expected.importance)
+    np.testing.assert_array_equal(found.kurtosis, expected.kurtosis)
+    assert out.startswith("4 features from 500 samples\n")
+    assert f"{expected.kurtosis.max():>12.4g}\n" in out
+    assert "\n1 never vary and get importance 0, with kurtosis 3 as a placeholder\n  2\n" in out
+    assert out.endswith(f"\nwrote p{suffix}\n")
+    assert run("solve", f"p{suffix}", "-D", 2)[0] == 0
+
+
+def test_profile_prints_json(run, activations):
+    status, out, err = run("profile", "x.npy", "--json")
+    assert (status, err) == (0, "")
+    expected = Profile.from_activations(activations)
+    assert strict_json(out) == {
+        "activations": "x.npy",
+        "samples": 500,
+        "features": 4,
+        "columns": {
+            "importance": expected.importance.tolist(),
+            "kurtosis": expected.kurtosis.tolist(),
+            "mean": expected.moments.mean.tolist(),
+            "variance": expected.moments.variance.tolist(),
+            "kurtosis_error": expected.moments.kurtosis_error.tolist(),
+            "density": expected.moments.density.tolist(),
+            "constant": [False, False, True, False],
+        },
+    }
+
+
+def test_profile_keeps_names(run, tmp_path):
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    np.savetxt(tmp_path / "x.csv", x, delimiter=",", header="left,right", comments="")
+    _, out, _ = run("profile", "x.csv", "--json")
+    assert strict_json(out)["columns"]["name"] == ["left", "right"]
+
+
+def test_profile_of_constants_alone(run, tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((40, 12)))
+    status, out, err = run("profile", "x.npy")
+    assert (status, err) == (0, "")
+    assert out == (
+        "12 features from 40 samples\n\n12 never vary and get importance 0, with kurtosis 3 as a placeholder\n"
+        "  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...\n"
+    )
+
+
+def test_profile_takes_a_key(run, fails, activations, tmp_path):
+    np.savez(tmp_path / "x.npz", a=activations, b=activations[:, :2])
+    assert run("profile", "x.npz", "--key", "b")[1].startswith("2 features")
+    assert "the keys are a, b" in fails(1, "profile", "x.npz")
+    assert "there is no key 'c'; the keys are a, b" in fails(1, "profile", "x.npz", "--key", "c")
+    assert "a key is for" in fails(1, "profile", "x.npy", "--key", "b")
+
+
+def test_progress_is_for_terminals(run, activations, monkeypatch):
+    assert run("profile", "x.npy")[2] == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    status, out, err = run("profile", "x.npy", "--json")
+    assert status == 0
+    strict_json(out)
+    assert "samples" in err
+
+
+BAD_ACTIVATIONS = {
+    "nan": (np.where(np.eye(40) > 0, np.nan, 1.0), "must be finite, got nan at row 0, column 0"),
+    "inf": (np.full((40, 2), np.inf), "must be finite, got inf"),
+    "few": (np.ones((10, 2)), "at least 30 samples, got 10"),
+    "no columns": (np.ones((40, 0)), "column"),
+    "1-D": (np.ones(40), "2-D"),
+    "complex": (np.ones((40, 2)) * 1j, "real numbers"),
+    "strings": (np.full((40, 2), "x"), "real numbers"),
+    "objects": (np.full((40, 2), None), "x.npy"),
+}
+
+
+@pytest.mark.parametrize(("array", "message"), BAD_ACTIVATIONS.values(), ids=BAD_ACTIVATIONS)
+def test_bad_activations(fails, tmp_path, array, message):
+    np.save(tmp_path / "x.npy", array, allow_pickle=True)
+    err = fails(1, "profile", "x.npy", "-o", "out.csv")
+    assert err.startswith("capsolve: error: x.npy: ")
+    assert message in err
+
+
+def test_bad_activation_files(fails, tmp_path):
+    (tmp_path / "folder.npy").mkdir()
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x04N.")
+    (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY")
+    (tmp_path / "x.csv").write_text("a,b\n" + "1,2\n" * 40 + "1,?\n")
+    for name, message in {
+        "missing.npy": "missing.npy: No such file or directory",
+        "folder.npy": "folder.npy: Is a directory",
+        "x.pkl": "x.pkl: the file type must be one of",
+        "broken.npy": "broken.npy: not a readable .npy file",
+        "x.csv": "x.csv: row 42, column b: must be a finite number, got '?'",
+    }.items():
+        assert message in fails(1, "profile", name, "-o", "out.csv")
+
+
+def test_missing_extras_are_named(fails, profile, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    (tmp_path / "x.safetensors").write_bytes(b"x")
+    assert 'pip install "capsolve[safetensors]"' in fails(1, "profile", "x.safetensors")

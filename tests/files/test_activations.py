@@ -1,0 +1,280 @@
+"""Activations: every format gives the same moments; what is broken is named, and nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import save_file
+
+import capsolve
+from capsolve import Profile, read_activations, read_profile, write_profile
+
+TABLES = [".csv", ".parquet"]
+X = np.random.default_rng(0).standard_normal((100, 3)).astype(np.float32)
+
+
+def bits(array):
+    return np.asarray(array, dtype=np.float64).tobytes()
+
+
+@pytest.mark.parametrize("read", [read_profile, read_activations])
+def test_places_that_cannot_be_read(tmp_path, read, monkeypatch):
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"folder\.csv"):
+        read(tmp_path / "folder.csv")
+    with pytest.raises(FileNotFoundError, match=r"missing\.csv"):
+        read(tmp_path / "missing.csv")
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(1))
+    with pytest.raises(ValueError, match=r"x\.pkl: the file type must be one of \.\S+, .* got \.pkl"):
+        read(tmp_path / "x.pkl")
+
+
+def save(path, x=X, **arrays):
+    match path.suffix:
+        case ".npy":
+            np.save(path, x)
+        case ".npz":
+            np.savez_compressed(path, **(arrays or {"x": x}))
+        case ".csv":
+            np.savetxt(path, x, delimiter=",", header="a,b,c", comments="", fmt="%.17g")
+        case ".parquet":
+            pq.write_table(pa.table(dict(zip("abc", x.T, strict=True))), path, row_group_size=7)
+        case ".safetensors":
+            save_file(arrays or {"x": x}, path)
+    return path
+
+
+KINDS = [".npy", ".npz", ".csv", ".parquet", ".safetensors"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_activations_of_every_kind(tmp_path, kind):
+    opened = read_activations(save(tmp_path / f"x{kind}"))
+    wanted = Profile.from_activations(X).moments
+    assert opened.names == (("a", "b", "c") if kind in TABLES else None)
+    for _ in range(2):  # can be read again
+        profile = Profile.from_activations(opened.data, names=opened.names)
+        for field in ("mean", "variance", "kurtosis", "kurtosis_error", "density"):
+            assert bits(getattr(profile.moments, field)) == bits(getattr(wanted, field))
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16, np.int8, np.uint16, np.bool_]
+)
+def test_dtypes_of_safetensors(tmp_path, dtype):
+    x = np.random.default_rng(2).integers(0, 5, size=(50, 3)).astype(dtype)
+    opened = read_activations(save(tmp_path / "x.safetensors", x))
+    assert bits(Profile.from_activations(opened.data).kurtosis) == bits(Profile.from_activations(x).kurtosis)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int32, np.uint8, np.bool_])
+def test_dtypes_of_parquet(tmp_path, dtype):
+    x = np.random.default_rng(3).integers(0, 5, size=(50, 3)).astype(dtype)
+    opened = read_activations(save(tmp_path / "x.parquet", x))
+    assert bits(Profile.from_activations(opened.data).kurtosis) == bits(Profile.from_activations(x).kurtosis)
+
+
+def test_npy_is_memory_mapped_and_may_be_in_fortran_order(tmp_path):
+    opened = read_activations(save(tmp_path / "x.npy", np.asfortranarray(X)))
+    assert isinstance(opened.data, np.memmap)
+    np.testing.assert_array_equal(opened.data, X)
+
+
+@pytest.mark.parametrize("kind", [".npz", ".safetensors"])
+def test_keys(tmp_path, kind):
+    path = save(tmp_path / f"x{kind}", deep=X + 1, shallow=X)
+    opened = read_activations(path, key="shallow")
+    np.testing.assert_array_equal(opened.data[0:100], X)
+    with pytest.raises(ValueError, match="a key is needed to choose one of the arrays; the keys are deep, shallow"):
+        read_activations(path)
+    with pytest.raises(ValueError, match="there is no key 'flat'; the keys are deep, shallow"):
+        read_activations(path, key="flat")
+
+
+@pytest.mark.parametrize("kind", [".npy", ".csv", ".parquet"])
+def test_keys_where_there_are_none(tmp_path, kind):
+    with pytest.raises(ValueError, match=r"a key is for \.npz and \.safetensors files, got 'x'"):
+        read_activations(save(tmp_path / f"x{kind}"), key="x")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_truncated_and_foreign_files(tmp_path, kind):
+    path = save(tmp_path / f"x{kind}", np.tile(X, (20, 1)))
+    content = path.read_bytes()
+    half = content[: len(content) // 2] if kind != ".csv" else content[: content.rindex(b",")]
+    for broken in (half, b"\x80\x04K\x01." * 9, pickle.dumps(X), np.lib.format.magic(1, 0), b"PK\x03\x04\xff" * 99):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
+            Profile.from_activations(read_activations(path).data)
+        assert str(caught.value).startswith(f"{path}: ")
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("kind", [".npy", ".npz"])
+def test_nothing_is_unpickled(tmp_path, kind):
+    target = tmp_path / "exploded"
+    bomb = np.empty((40, 2), dtype=object)
+    bomb[:] = 1.0
+    bomb[0, 0] = Bomb(target)
+    path = save(tmp_path / f"x{kind}", bomb)
+    np.load(path, allow_pickle=True)["x" if kind == ".npz" else ...]
+    assert target.exists()  # the bomb is live
+    target.unlink()
+    with pytest.raises(ValueError, match="got dtype object"):
+        read_activations(path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("kind", [".npy", ".npz", ".safetensors"])
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.ones(9), r"must be 2-D, samples by features, got shape \(9,\)"),
+        (np.ones((2, 3, 4)), r"must be 2-D, samples by features, got shape \(2, 3, 4\)"),
+        (np.array(1.0), r"must be 2-D, samples by features, got shape \(\)"),
+        (np.ones((40, 2), dtype=np.complex64), "must hold real numbers, got dtype (C64|complex64)"),
+    ],
+)
+def test_arrays_that_are_no_activations(tmp_path, kind, x, message):
+    path = save(tmp_path / f"x{kind}", x)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_activations(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_floats_of_eight_bits_are_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    header = json.dumps({"x": {"dtype": "F8_E4M3", "shape": [4, 2], "data_offsets": [0, 8]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(ValueError, match="must hold real numbers, got dtype F8_E4M3"):
+        read_activations(path)
+
+
+def test_too_few_samples_in_an_empty_array(tmp_path):
+    for kind in (".npy", ".npz", ".safetensors"):
+        opened = read_activations(save(tmp_path / f"x{kind}", X[:0]))
+        with pytest.raises(ValueError, match="at least 30 samples, got 0"):
+            Profile.from_activations(opened.data)
+
+
+def rows(x=X):
+    return "".join(",".join(map(repr, row)) + "\n" for row in x.tolist())
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [("", None), ("a,b,c\n", ("a", "b", "c")), ('"0","1","2"\r\n', ("0", "1", "2")), ("\n\nx,,z\n", ("x", "", "z"))],
+)
+def test_headers(tmp_path, header, names):
+    path = tmp_path / "x.csv"
+    path.write_text(header + rows(), newline="")
+    opened = read_activations(path)
+    assert opened.names == names
+    np.testing.assert_array_equal(np.concatenate(list(opened.data)), X)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,1,c\n" + rows(), "row 1 must be all numbers or all names, got numbers and 'a'"),
+        ("a,b,a\n" + rows(), "column a is there 2 times"),
+        ("a,b,c\n" + rows() + "1,2\n", "row 102 must have 3 cells, got 2"),
+        ("a,b,c\n" + rows() + "\n1,2,x\n", "row 103, column c: must be a finite number, got 'x'"),
+        (rows() + "1,,3\n", "row 101, column 1: must be a finite number, got ''"),
+        (rows() + "1,nan,3\n", "row 101, column 1: must be a finite number, got 'nan'"),
+        (rows() + "1,2,1e999\n", "row 101, column 2: must be a finite number, got '1e999'"),
+        (rows() + "1_000,2,3\n", "row 101, column 0: must be a finite number, got '1_000'"),
+        (rows() + '"1,2,3\n', "after row 100: unexpected end of data"),
+    ],
+)
+def test_bad_text(tmp_path, content, message):
+    path = tmp_path / "x.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        Profile.from_activations(read_activations(path).data)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_long_text_in_chunks(tmp_path):
+    x = np.random.default_rng(4).standard_normal((30_000, 4))
+    path = tmp_path / "x.csv"
+    path.write_text(rows(x))
+    chunks = list(read_activations(path).data)
+    assert len(chunks) == 2
+    np.testing.assert_array_equal(np.concatenate(chunks), x)
+
+
+def test_parquet_with_text_nulls_or_infinities(tmp_path):
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"a": X[:, 0], "label": ["x"] * 100}), path)
+    with pytest.raises(ValueError, match="column label must hold numbers, got string"):
+        read_activations(path)
+    for bad, shown in ((None, "None"), (np.inf, "inf")):
+        values = X[:, 1].tolist()
+        values[41] = bad
+        pq.write_table(pa.table({"a": X[:, 0], "b": values}), path, row_group_size=10)
+        with pytest.raises(ValueError, match=f"row 42, column b: must be a finite number, got {shown}"):
+            Profile.from_activations(read_activations(path).data)
+
+
+@pytest.mark.parametrize(("how", "least", "most"), [("streamed", 0, 4e6), ("at once", 12e6, np.inf)])
+def test_parquet_is_read_by_row_groups(tmp_path, how, least, most):
+    path = tmp_path / "x.parquet"
+    x = np.random.default_rng(5).standard_normal((400_000, 4))  # 12.8 MB
+    pq.write_table(pa.table(dict(zip("abcd", x.T, strict=True))), path, row_group_size=20_000)
+    code = f"""
+import capsolve, pyarrow, pyarrow.parquet
+if {how!r} == "streamed":
+    print(capsolve.Profile.from_activations(capsolve.read_activations({str(path)!r}).data).moments.samples)
+else:
+    print(pyarrow.parquet.ParquetFile({str(path)!r}).read().num_rows)
+print(pyarrow.default_memory_pool().max_memory())
+"""
+    samples, peak = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert int(samples) == len(x)
+    assert least < int(peak) < most
+
+
+@pytest.mark.parametrize(
+    ("missing", "suffix", "extra"),
+    [
+        ("pyarrow", ".parquet", "parquet"),
+        ("pyarrow.parquet", ".parquet", "parquet"),
+        ("safetensors", ".safetensors", "safetensors"),
+        ("ml_dtypes", ".safetensors", "safetensors"),
+    ],
+)
+def test_missing_extras_are_named(tmp_path, monkeypatch, missing, suffix, extra):
+    path = save(tmp_path / f"x{suffix}")
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=rf'pip install "capsolve\[{extra}\]"'):
+        read_activations(path)
+    if suffix == ".parquet":
+        with pytest.raises(ImportError, match="pyarrow"):
+            write_profile(Profile([1.0], 3), tmp_path / "p.parquet")
+        assert os.listdir(tmp_path) == [path.name]
+
+
+def test_public_names():
+    for public in ("read_profile", "write_profile", "read_activations"):
+        assert public in capsolve.__all__
+        assert getattr(capsolve, public) is globals()[public]
