@@ -132,16 +132,23 @@ def _best(
         for chosen in (rows[i : i + block] for i in range(0, rows.size, block)):
             here = (chosen, part)
             c, cost = candidates.of_features(v[here], k[here], concave[here])
-            gain = _loss(v[here][:, None], k[here][:, None], c) + cost
+            change = _change(v[here][:, None], k[here][:, None], c, candidates.from_full) + cost
             row = chosen[:, None]
+            beyond = (whole_loss[here] - following[part])[:, None]
             # Either the best are full and j has a part, or the next one is full as well and j, one of them, has a part.
             kept = np.where(
-                (concave[here] & (row >= saturated[part]))[:, None], gain - whole_loss[here][:, None], np.inf
+                (concave[here] & (row >= saturated[part]))[:, None],
+                change - np.where(candidates.from_full, beyond, 0.0),
+                np.inf,
             )
-            gone = np.where((concave[here] & (row <= saturated[part]))[:, None], gain - following[part], np.inf)
+            gone = np.where(
+                (concave[here] & (row <= saturated[part]))[:, None],
+                change + np.where(candidates.from_full, 0.0, beyond),
+                np.inf,
+            )
             best.improve(part, chosen, c, kept, adding=True)
             best.improve(part, chosen, c, gone, adding=False)
-        best.value[part] += candidates.constant
+        best.value[part] += candidates.constant - np.where(candidates.from_full, following[part], 0.0)
     return best.fraction, best.trader, best.adding, np.maximum(0.0, best.value)
 
 
@@ -174,6 +181,10 @@ class _Candidates(NamedTuple):
     The fraction c, (candidates, m), leaves left − c to the others, whose Lagrangian at the relaxation's price, λ = 2,
     is ``cost`` there, but for what is the same for all. ``constant`` makes the sum of f_j(c) − f_j(0) and the cost the
     duality gap.
+
+    Where much is left (``from_full``, (m,)) losses are counted from where all that is left is spent, else from where
+    nothing is: so the differences between candidates are accurate where hardly a feature is not full, and where hardly
+    one is not empty.
     """
 
     fraction: FloatArray
@@ -181,25 +192,30 @@ class _Candidates(NamedTuple):
     knots: ValueFunction  # between which there may be roots
     left: FloatArray
     constant: FloatArray
+    from_full: BoolArray
 
     @classmethod
     def of(cls, others: ResponseCurve, left: FloatArray, scale: FloatArray) -> _Candidates:
         """Return the candidates that do not depend on which feature is fractional."""
         function = ValueFunction.of(others)
         with np.errstate(over="ignore"):
-            function = ValueFunction(function.dimensions, function.scale / scale, function.loss / scale / scale)
+            losses = (losses / scale / scale for losses in (function.loss, function.saved))
+            function = ValueFunction(function.dimensions, function.scale / scale, *losses)
         ends = np.stack([np.maximum(0.0, left - function.dimensions[-1]), np.minimum(1.0, left)])
         # The Lagrangian bound of the others: at the relaxation's price they use what their curves say.
         taken = column_sum(others.at(scale))
-        at_ends, at_price = np.split(function.at(np.concatenate([left - ends, taken[None]]))[1], [2])
+        from_full = left > 0.5
+        _, loss, saved = function.at(np.concatenate([left - ends, taken[None]]))
+        at_ends, at_price = np.split(np.where(from_full, loss, -saved), [2])
         if left.size == 1:  # only knots within one dimension of what is left can matter, and their neighbours
             first, last = np.searchsorted(function.dimensions[:, 0], [left[0] - 1.0, left[0]], side="right")
             function = ValueFunction(*(part[max(0, first - 2) : last + 1] for part in function))
         at_knots = left - function.dimensions
         possible = (at_knots >= 0.0) & (at_knots <= 1.0)
         fraction = np.concatenate([ends, np.clip(at_knots, 0.0, 1.0)])
-        cost = np.concatenate([at_ends, np.where(possible, function.loss, np.inf)])
-        return cls(fraction, cost, function, left, 2.0 * (left - taken) - at_price[0])
+        at_knots = np.where(from_full, function.loss, -function.saved)
+        cost = np.concatenate([at_ends, np.where(possible, at_knots, np.inf)])
+        return cls(fraction, cost, function, left, 2.0 * (left - taken) - at_price[0], from_full)
 
     def of_features(self, v: FloatArray, k: FloatArray, concave: BoolArray) -> tuple[FloatArray, FloatArray]:
         """Return fractions (n, candidates, m) of some features, and the loss of the others there, infinite for none."""
@@ -213,12 +229,13 @@ class _Candidates(NamedTuple):
     def _roots(self, v: FloatArray, k: FloatArray, concave: BoolArray) -> tuple[FloatArray, FloatArray]:
         """Return where marginal values are equal, one candidate for each feature and each piece between two knots."""
         knots, left = self.knots, self.left
-        near, far, begin, end, last = (
+        near, far, begin, end, last, saved = (
             knots.scale[:-1],
             knots.scale[1:],
             knots.dimensions[:-1],
             knots.dimensions[1:],
             knots.loss[1:],
+            knots.saved[:-1],
         )
         first, final = (v * (0.5 * (k - 1.0)))[:, None], v[:, None]  # scales at which c is 0 and 1
         high, low = np.minimum(near, final), np.maximum(far, first)
@@ -237,8 +254,10 @@ class _Candidates(NamedTuple):
             scale, _ = interpolate_scale(high, low, part)
             taken = np.clip(total_high + part * (total_low - total_high), begin, end)
             c = np.where(there, np.clip(left - taken, 0.0, 1.0), 0.0)
-            loss = np.where(there, last + 2.0 * (end - taken) * scale * far, np.inf)
-        return c, loss
+            remaining = last + 2.0 * (end - taken) * scale * far
+            spent = saved + 2.0 * (taken - begin) * near * scale
+            cost = np.where(there, np.where(self.from_full, remaining, -spent), np.inf)
+        return c, cost
 
 
 def _contenders(k: FloatArray, saturated: int) -> IntArray:
@@ -253,7 +272,8 @@ def _contenders(k: FloatArray, saturated: int) -> IntArray:
     return np.concatenate([saturated - earlier[:0:-1], saturated + later])
 
 
-def _loss(v: FloatArray, k: FloatArray, c: FloatArray) -> FloatArray:
-    """Return f(C), in a form that does not overflow before it must."""
-    loss: FloatArray = np.square(v * np.sqrt(ratio(k, c) * (1.0 - c)))
-    return loss
+def _change(v: FloatArray, k: FloatArray, c: FloatArray, from_full: BoolArray) -> FloatArray:
+    """Return f(C) − f(1) or f(C) − f(0) = −½v²(κ−1)ρC, in a form that does not overflow before it must."""
+    size = np.square(v * np.sqrt(ratio(k, c) * np.where(from_full, 1.0 - c, 0.5 * (k - 1.0) * c)))
+    change: FloatArray = np.where(from_full, size, -size)
+    return change

@@ -29,12 +29,14 @@ class ValueFunction(NamedTuple):
     """Knots of L(D), in the order of growing budget, shape (q,) or (q, m) each.
 
     Between two knots 1/``scale`` is linear in ``dimensions``; where two knots have the same scale the price stays
-    constant. ``loss`` is counted from its value at the last knot.
+    constant. ``loss`` is counted from its value at the last knot, what is ``saved`` from the first: each is accurate
+    relatively where it is small.
     """
 
     dimensions: FloatArray
     scale: FloatArray
     loss: FloatArray
+    saved: FloatArray
 
     @classmethod
     def of(cls, curve: ResponseCurve) -> ValueFunction:
@@ -73,10 +75,13 @@ class ValueFunction(NamedTuple):
         dimensions += np.take_along_axis(drift, last, axis=0)
         dimensions = np.minimum.accumulate(dimensions[::-1])[::-1]  # no knot beyond a later, exact one
         loss = np.concatenate([running_sum(lost[::-1])[::-1], start])
-        return cls(dimensions, scale, loss)
+        return cls(dimensions, scale, loss, np.concatenate([start, running_sum(lost)]))
 
-    def at(self, budget: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return scale τ and loss at budgets, shape (k,) or (k, m); on a knot the scale is that of a growing budget."""
+    def at(self, budget: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return scale τ, loss and what is saved at budgets, shape (k,) or (k, m) each.
+
+        On a knot the scale is that of a growing budget.
+        """
         if self.dimensions.ndim == 1:
             right = np.searchsorted(self.dimensions, budget, side="right")
         else:
@@ -85,7 +90,7 @@ class ValueFunction(NamedTuple):
         inside = right <= end
         right = np.minimum(right, end)
         left = np.maximum(right - 1, 0)
-        begin, stop, near, far, last = (
+        begin, stop, near, far, last, first = (
             np.take_along_axis(part, at, axis=0)
             for part, at in (
                 (self.dimensions, left),
@@ -93,15 +98,22 @@ class ValueFunction(NamedTuple):
                 (self.scale, left),
                 (self.scale, right),
                 (self.loss, right),
+                (self.saved, left),
             )
         )
         span = stop - begin
-        part = np.clip(np.where(span > 0.0, (budget - begin) / np.where(span > 0.0, span, 1.0), 0.0), 0.0, 1.0)
+        done, rest = np.clip(budget - begin, 0.0, span), np.clip(stop - budget, 0.0, span)
+        part = np.where(span > 0.0, np.minimum(1.0, done / np.where(span > 0.0, span, 1.0)), 0.0)
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             scale, _ = interpolate_scale(near, far, part)
             # dL = −2τ² dD: a straight line where τ is constant, and in 1/τ linear otherwise.
-            saved = np.where(part < 1.0, 2.0 * (span * (1.0 - part)) * scale * far, 0.0)
-        return np.where(inside, scale, 0.0), np.where(inside, last + saved, 0.0)
+            still = np.where(rest > 0.0, 2.0 * rest * scale * far, 0.0)
+            saved = np.where(done > 0.0, first + 2.0 * done * near * scale, first)
+        return (
+            np.where(inside, scale, 0.0),
+            np.where(inside, last + still, 0.0),
+            np.where(inside, saved, self.saved[-1]),
+        )
 
 
 def _slopes(rate: FloatArray, order: IntArray) -> FloatArray:
