@@ -1,0 +1,212 @@
+"""Which feature with κ < 3 gets the rest: against enumeration, in 60 digits, and to the last digit at the ends."""
+
+import itertools
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capsolve import QuadraticLoss, Status, certify, solve
+from capsolve.losses.quadratic import response_curve
+from capsolve.solvers import fractional
+from capsolve.solvers.fractional import _contenders, solve_fractional
+from capsolve.solvers.price import resolve_ties, solve_knapsack
+from tests.oracles import convex_loss, feature_loss
+from tests.routes import QUICK, capacity_of
+
+EPS = np.finfo(float).eps
+
+
+def solved(v, k, budget):
+    """Solve problems in columns, all of which must end inside a feature with κ < 3."""
+    curve, budget = response_curve(v, k), np.asarray(budget, dtype=float)
+    filling = solve_knapsack(curve, budget)
+    _, whole, inside = resolve_ties(filling, k, budget)
+    assert inside.all()
+    return solve_fractional(v, k, curve, budget, filling.scale, whole), filling.scale
+
+
+def enumerated(v, k, budget):
+    """Return the least loss of features with κ < 3: each set of ⌊budget⌋ full, each other one with the rest."""
+    n, full = v.size, int(budget)
+    return min(
+        feature_loss(v, k, np.array([float(i in chosen) + (budget - full) * (i == j) for i in range(n)])).sum()
+        for chosen in map(set, itertools.combinations(range(n), full))
+        for j in range(n)
+        if j not in chosen
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_best_way_to_spread_a_budget_over_concave_features(seed):
+    rng = np.random.default_rng(seed)
+    v, k = rng.lognormal(0, 0.2, 6), rng.uniform(1.01, 2.99, 6)
+    budgets = np.arange(6)[:, None] + np.linspace(0.025, 0.975, 39)
+    for budget in budgets.ravel():
+        found, scale = solved(v[:, None], k[:, None], [budget])
+        best = enumerated(v, k, budget)
+        loss = feature_loss(v, k, found.capacity[:, 0]).sum()
+        assert loss == pytest.approx(best, rel=1e-13)
+        assert found.capacity.sum() == pytest.approx(budget, rel=4 * EPS)
+        # the convex envelope joins the best values at whole budgets
+        full = int(budget)
+        ends = [np.sort(v * v * (k - 1))[: 6 - m].sum() for m in (full, full + 1)]
+        line = ends[0] + (budget - full) * (ends[1] - ends[0])
+        assert found.duality_gap[0] * scale[0] ** 2 == pytest.approx(loss - line, rel=1e-9, abs=1e-13 * ends[0])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_columns_are_problems_of_their_own(seed):
+    rng = np.random.default_rng(seed)
+    v, k, budget = rng.lognormal(0, 0.3, (7, 5)), rng.uniform(1.1, 2.9, (7, 5)), rng.uniform(0, 1, 5) + np.arange(5)
+    k[5:] += 2.0
+    inside = resolve_ties(solve_knapsack(response_curve(v, k), budget), k, budget)[2]
+    v, k, budget = v[:, inside], k[:, inside], budget[inside]
+    together, _ = solved(v, k, budget)
+    for j in range(budget.size):
+        alone, _ = solved(v[:, j : j + 1], k[:, j : j + 1], budget[j : j + 1])
+        np.testing.assert_allclose(together.capacity[:, j], alone.capacity[:, 0], rtol=0, atol=1e-12)
+        assert together.duality_gap[j] == pytest.approx(alone.duality_gap[0], rel=1e-9, abs=1e-14)
+
+
+def test_in_blocks_as_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    v, k, budget = rng.lognormal(0, 0.3, (9, 30)), rng.uniform(1.1, 2.9, (9, 30)), rng.uniform(0, 9, 30)
+    once, _ = solved(v, k, budget)
+    for table in (1, 100, 5000):
+        monkeypatch.setattr(fractional, "TABLE", table)
+        np.testing.assert_array_equal(solved(v, k, budget)[0].capacity, once.capacity)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_no_one_but_contenders_can_be_fractional(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 12))
+    v, k = rng.lognormal(0, 0.1, n), rng.choice([1.2, 1.5, 2.0, 2.9, *rng.uniform(1, 3, 3)], n)
+    order = np.argsort(-response_curve(v, k).full, kind="stable")
+    v, k = v[order], k[order]
+    saturated = int(rng.integers(0, n))
+    share = float(rng.uniform(0.01, 0.99))
+    whole = v * v * (k - 1)
+    losses = np.array([(feature_loss(v[j], k[j], share) - whole[j] if j >= saturated else np.inf) for j in range(n)])
+    losses = np.minimum(
+        losses,
+        [feature_loss(v[j], k[j], share) - whole[saturated] if j <= saturated else np.inf for j in range(n)],
+    )
+    rows = _contenders(k, saturated)
+    assert (np.diff(rows) > 0).all()
+    assert losses[rows].min() <= losses.min() + 1e-14 * whole.max()
+
+
+# --- features that share beside it ----------------------------------------------------------------------------------
+
+
+def exact(v, k, dimensions, digits=60):
+    """Return the least loss with the first feature fractional: equal marginal values or an end, in many digits.
+
+    The others have κ > 3 and nobody is full: their least loss is that of one price.
+    """
+    with mpmath.workdps(digits):
+        v, k, total = [mpmath.mpf(float(x)) for x in v], [mpmath.mpf(float(x)) for x in k], mpmath.mpf(dimensions)
+
+        def others(left):
+            # C_i = (v(κ−1)u − 2)/(κ−3) for those that have any, in the order in which they enter
+            order = sorted(range(1, len(v)), key=lambda i: -v[i] * (k[i] - 1))
+            for m in range(len(order), 0, -1):
+                some = order[:m]
+                u = (left + sum(2 / (k[i] - 3) for i in some)) / sum(v[i] * (k[i] - 1) / (k[i] - 3) for i in some)
+                c = {i: (v[i] * (k[i] - 1) * u - 2) / (k[i] - 3) for i in some}
+                if all(x >= 0 for x in c.values()):
+                    break
+            return sum(
+                v[i] ** 2 * (k[i] - 1) * (1 - c.get(i, 0)) / (1 + (k[i] - 3) / 2 * c.get(i, 0))
+                for i in range(1, len(v))
+            )
+
+        def loss(c):
+            return v[0] ** 2 * (k[0] - 1) * (1 - c) / (1 + (k[0] - 3) / 2 * c) + others(total - c)
+
+        low, high = mpmath.mpf(0), min(mpmath.mpf(1), total)
+        best = min(loss(low), loss(high))
+        for _ in range(12):  # zoom into the best of a grid
+            grid = [low + (high - low) * i / 48 for i in range(49)]
+            values = [loss(c) for c in grid]
+            i = values.index(min(values))
+            best = min(best, values[i])
+            low, high = grid[max(i - 1, 0)], grid[min(i + 1, 48)]
+        return best
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("route", QUICK.values(), ids=QUICK)
+def test_a_concave_feature_that_shares_with_others(route, seed):
+    rng = np.random.default_rng(seed)
+    n = 4
+    v, k = rng.uniform(0.2, 0.4, n), rng.uniform(7, 12, n)
+    v[0], k[0] = 1.0, rng.uniform(2.8, 2.95)
+    dimensions = rng.uniform(0.3, 0.9)
+    allocation = route(v, k, dimensions)
+    capacity = capacity_of(allocation)
+    assert allocation.status is Status.OPTIMAL
+    best = exact(v, k, dimensions)
+    assert abs(allocation.loss - best) <= 1e-13 * (allocation.loss + allocation.price * dimensions)
+    assert allocation.lower_bound <= best * (1 + mpmath.mpf(10) ** -13)
+    shared = (capacity > 0) & (capacity < 1)
+    if shared[0]:
+        marginal = QuadraticLoss(v, k).marginal(capacity)
+        np.testing.assert_allclose(marginal[shared], marginal[0], rtol=1e-12)
+
+
+def test_some_of_them_do_share():
+    count = 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        v, k = rng.uniform(0.2, 0.4, 4), rng.uniform(7, 12, 4)
+        v[0], k[0] = 1.0, rng.uniform(2.8, 2.95)
+        capacity = solve(v, k, rng.uniform(0.3, 0.9)).capacity
+        count += 0 < capacity[0] < 1 and (capacity[1:] > 0).any()
+    assert count >= 3
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_proved_bound_is_between_the_relaxation_and_the_optimum(seed):
+    rng = np.random.default_rng(seed)
+    v, k = rng.lognormal(0, 0.3, 8), np.r_[rng.uniform(1.1, 2.9, 4), rng.uniform(3.5, 9, 4)]
+    dimensions = rng.uniform(0.5, 7.5)
+    allocation = solve(v, k, dimensions)
+    relaxed = certify(allocation.model, dimensions, allocation.capacity)
+    assert relaxed.lower_bound <= allocation.lower_bound * (1 + 1e-12)
+    best = min(
+        feature_loss(v[:4], k[:4], np.array(full)).sum() + convex_loss(v[4:], k[4:], dimensions - sum(full))
+        for full in itertools.product([0.0, 1.0], repeat=4)
+        if sum(full) <= dimensions
+    )
+    assert allocation.lower_bound <= best * (1 + 1e-9)
+
+
+# --- to the last digit ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shortage", [1e-3, 1e-6, 1e-9, 1e-12])
+def test_who_gives_way_by_next_to_nothing(shortage):
+    """All marginal values are 2 at C = 1: the most concave one loses least. That is second order in the shortage."""
+    v, k = np.ones(4), np.array([3 - 1e-9, 1.5, 1e6, 1e9])
+    for order in itertools.permutations(range(4)):
+        capacity = solve(v[list(order)], k[list(order)], 4 - shortage).capacity
+        assert np.argmin(capacity) == order.index(1)
+        assert np.count_nonzero(capacity < 1) == 1
+
+
+@pytest.mark.parametrize("budget", [1e-3, 1e-6, 1e-9, 1e-300])
+def test_who_gets_next_to_nothing(budget):
+    """By the first bit the one with the most marginal value at 0, ½(v(κ−1))², though others save more as a whole."""
+    v, k = np.array([1.0, 1e-3, 1.0, 1e-3]), np.array([1 + 1e-6, 1.5, 1 + 1e-6, 1.4])
+    for order in itertools.permutations(range(4)):
+        capacity = solve(v[list(order)], k[list(order)], budget).capacity
+        assert np.flatnonzero(capacity).tolist() == [order.index(1)]
+    # a feature with κ > 3 whose first bit is worth more, though not more than the other's whole
+    capacity = solve([1.0, 0.12], [1.5, 6.0], budget).capacity
+    assert capacity[0] == 0.0
+    assert capacity[1] == budget
