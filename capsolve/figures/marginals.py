@@ -18,12 +18,12 @@ from capsolve.figures._features import called, sorted_features
 from capsolve.figures._style import (
     COLOURS,
     MARKERS,
-    STYLE,
     axes_or_new,
     headline,
     legend_above,
     line,
     number,
+    page,
     phase_handles,
     plain_log,
 )
@@ -263,14 +263,10 @@ def marginal_cases(cases: Mapping[str, Allocation], *, names: Sequence[str] | No
     ----------
     arXiv 2210.01892, Fig. 4 A–F.
     """
-    from matplotlib import style  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     if not cases:
         raise ValueError("cases must have at least one allocation, got an empty mapping")
     rows = math.ceil(len(cases) / COLUMNS)
-    with style.context(STYLE):
-        figure = Figure(figsize=(7.0, 0.5 + 2.1 * rows))
+    with page(7.0, 0.5 + 2.1 * rows) as figure:
         panels = figure.subplots(rows, min(COLUMNS, len(cases)), squeeze=False, sharex=True).ravel()
         for ax, (label, given) in zip(panels, cases.items(), strict=False):
             allocation = given.to_numpy()

@@ -10,7 +10,6 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import style
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -314,8 +313,7 @@ def _tables(panels: Sequence[_Panel]) -> str:
 def _histograms(panels: Sequence[_Panel]) -> Figure:
     """Draw in how large blocks features are, as shares of all features that are represented in sparse rows."""
     sparse = panels[0].density < SPARSE
-    with style.context(figures.STYLE):
-        figure = Figure(figsize=(7.0, 5.4))
+    with figures.page(7.0, 5.4) as figure:
         axes = figure.subplots(len(ROWS), len(COLUMNS), sharex=True, sharey=True)
         for ax, panel in zip(axes.ravel(), panels, strict=True):
             sizes = panel.sizes[sparse]
