@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._checks import FloatArray
+from capsolve._checks import FloatArray, IndexArray
 from capsolve.allocation import Phase
 from capsolve.figures._features import NAMED, called
 from capsolve.figures._style import COLOURS, CROWD, MARKERS, axes_or_new, line, number, page
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-IndexArray = npt.NDArray[np.intp]
 
 DRAWN = 5000  # vectors, the longest; more would only cover each other
 PIXELS = 400  # rows and columns of the picture of inner products

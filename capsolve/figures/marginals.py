@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from capsolve._checks import FloatArray
+from capsolve._checks import BoolArray, FloatArray, IndexArray
 from capsolve.allocation import Allocation, Phase
 from capsolve.figures._features import called, sorted_features
 from capsolve.figures._style import (
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-IndexArray = npt.NDArray[np.intp]
 
 CURVES = 12  # of each phase at most
 LOWEST = 1e-200  # of what is drawn: a logarithmic axis cannot be as long as the range of float64
@@ -171,7 +169,7 @@ def _curve(allocation: Allocation, feature: int) -> tuple[FloatArray, FloatArray
     return x, np.where(_shown(y), y, np.nan)
 
 
-def _shown(value: Any) -> npt.NDArray[np.bool_]:
+def _shown(value: Any) -> BoolArray:
     return (np.asarray(value) > LOWEST) & (np.asarray(value) < 1.0 / LOWEST)
 
 

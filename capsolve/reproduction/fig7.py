@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from capsolve import figures
-from capsolve._checks import FloatArray
+from capsolve._checks import BoolArray, FloatArray
 from capsolve.diagrams.agreement import CLOSE
 from capsolve.diagrams.empirical import EmpiricalPhaseDiagram, empirical_phase_diagram
 from capsolve.geometry.blocks import blocks
 from capsolve.reproduction._report import Finding, Result, Settings, table
-
-BoolArray = npt.NDArray[np.bool_]
 
 FEATURES = 6
 ROWS = (("sum", 3), ("autoencoder", 3), ("autoencoder", 5))
