@@ -13,6 +13,8 @@ import numpy.typing as npt
 from capsolve._arrays import floating, is_foreign, to_numpy
 
 FloatArray = npt.NDArray[np.float64]
+IndexArray = npt.NDArray[np.intp]
+BoolArray = npt.NDArray[np.bool_]
 LARGEST = float(np.finfo(np.float64).max)
 EPS = float(np.finfo(np.float64).eps)
 # No input has such a kurtosis; up to here, products with importances stay in range when those are scaled.

@@ -191,13 +191,9 @@ def command(
 
 def _draw(exact: PhaseDiagram, found: EmpiricalPhaseDiagram | None, path: Path) -> None:
     """Draw the diagram; one found numerically with the theory's boundaries on top."""
-    from matplotlib import style  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     from capsolve import figures  # noqa: PLC0415
 
-    with style.context(figures.STYLE):
-        figure = Figure(figsize=(5.2, 3.9))
+    with figures.page(5.2, 3.9) as figure:
         if found is None:
             figures.phase_diagram(exact, ax=figure.subplots())
         else:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from capsolve._checks import FloatArray, scalar
+from capsolve._checks import BoolArray, FloatArray, scalar
 from capsolve.diagrams.analytic import PhaseDiagram, phase_of
 from capsolve.diagrams.axes import Axis
 
-BoolArray = npt.NDArray[np.bool_]
 CLOSE = 0.02
 
 

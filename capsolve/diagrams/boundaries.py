@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._checks import FloatArray
+from capsolve._checks import BoolArray, FloatArray, IndexArray
 from capsolve.allocation import Phase
 from capsolve.diagrams.axes import WHOLE, Axis
 from capsolve.diagrams.problems import INPUTS, Problems
 
-IntArray = npt.NDArray[np.intp]
 Kind = tuple[int, int, str]  # lower and upper phase, order
 
 ACCURACY = 1e-10  # of a crossing, along its axis: absolute, or relative on a logarithmic one
@@ -111,7 +110,7 @@ def closed_form(
     if meets:
         kurtosis[np.argmin(np.abs(along - other.position(meeting)))] = 3.0
 
-    def line(lower: Phase, upper: Phase, order: str, importance: FloatArray, where: npt.NDArray[np.bool_]) -> Boundary:
+    def line(lower: Phase, upper: Phase, order: str, importance: FloatArray, where: BoolArray) -> Boundary:
         ends = (importance[where], values[where])
         return Boundary(lower, upper, order, True, *(ends if x.name == "importance" else ends[::-1]))
 
@@ -169,7 +168,7 @@ def traced(
 
 
 def _cross(
-    problems: Problems, x: Axis, y: Axis, edges: IntArray, begins: Phase, tracked: int, tolerance: float
+    problems: Problems, x: Axis, y: Axis, edges: IndexArray, begins: Phase, tracked: int, tolerance: float
 ) -> tuple[FloatArray, npt.NDArray[np.object_]]:
     """Return where along each edge the phase begins, (k, 2), and between which phases and how, by bisection."""
     nx = x.values.size
@@ -187,8 +186,8 @@ def _cross(
         at_x, at_y = place(t).T
         return problems.solve(at_x, at_y, tolerance).capacities[:, tracked]
 
-    def phase(c: FloatArray) -> IntArray:
-        numbers: IntArray = np.add(c > 0.0, c == 1.0, dtype=np.intp)
+    def phase(c: FloatArray) -> IndexArray:
+        numbers: IndexArray = np.add(c > 0.0, c == 1.0, dtype=np.intp)
         return numbers
 
     low, high = np.zeros(len(edges)), np.ones(len(edges))
@@ -209,7 +208,7 @@ def _cross(
     return points, kinds
 
 
-def _chains(at: IntArray, ny: int, nx: int) -> Iterator[list[int]]:
+def _chains(at: IndexArray, ny: int, nx: int) -> Iterator[list[int]]:
     """Join crossings of the edges of each cell to lines; ``at`` numbers them, horizontal edges first, −1 for none."""
     horizontal = at[: ny * (nx - 1)].reshape(ny, nx - 1)
     vertical = at[ny * (nx - 1) :].reshape(ny - 1, nx)

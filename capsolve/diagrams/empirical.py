@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._checks import FloatArray, flag, scalar, whole
+from capsolve._checks import FloatArray, IndexArray, flag, scalar, whole
 from capsolve._threads import one_blas_thread
 from capsolve.diagrams.agreement import Agreement, compare
 from capsolve.diagrams.analytic import PhaseDiagram, phase_of, solved
@@ -21,8 +21,6 @@ from capsolve.files._paths import StrPath
 from capsolve.files.archives import reading_archive, write_archive
 from capsolve.files.checkpoints import Checkpoint, fingerprint, run
 from capsolve.files.tensors import Arrays
-
-IntArray = npt.NDArray[np.intp]
 
 _KIND = "an empirical phase diagram of capsolve"
 _ARRAYS = ("capacities", "loss", "agreeing", "embedding")
@@ -306,7 +304,7 @@ class _Task:
     """Cells that are computed together: all of n features in D dimensions, networks of one density too."""
 
     settings: _Settings
-    cell: IntArray  # places in the grid, row by row
+    cell: IndexArray  # places in the grid, row by row
     importance: FloatArray  # (k, n)
     kurtosis: FloatArray  # (k, n)
     density: float

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from capsolve._checks import FloatArray, importance_and_kurtosis, scalar, whole
+from capsolve._checks import BoolArray, FloatArray, IndexArray, importance_and_kurtosis, scalar, whole
 from capsolve.batch import solve_batch
 from capsolve.diagrams.axes import KNOWN, WHOLE, Axis, allowed
 from capsolve.profile import Profile
 
 Family = Callable[[float, float], Any]
-IntArray = npt.NDArray[np.intp]
 
 FAMILIES = ("groups", "power-law", "exponential")
 SHAPE = {"groups": "importance", "power-law": "exponent", "exponential": "rate"}  # what each family is a function of
@@ -26,7 +24,7 @@ INPUTS = ("kurtosis", "density", "sparsity")
 class Group(NamedTuple):
     """Problems that can be solved together: equally many features, and all with or all without a bias."""
 
-    which: IntArray  # of the points asked for
+    which: IndexArray  # of the points asked for
     importance: FloatArray  # (k, n)
     kurtosis: FloatArray  # (k, n)
     dimensions: FloatArray  # (k,)
@@ -40,7 +38,7 @@ class Answers(NamedTuple):
     price: FloatArray  # (m,)
     loss: FloatArray
     gap: FloatArray
-    optimal: npt.NDArray[np.bool_]
+    optimal: BoolArray
 
 
 def problems_over(

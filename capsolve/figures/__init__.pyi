@@ -4,6 +4,7 @@ from ._style import COLOURS as COLOURS
 from ._style import MARKERS as MARKERS
 from ._style import STYLE as STYLE
 from ._style import TINTS as TINTS
+from ._style import page as page
 from .allocations import allocation as allocation
 from .allocations import capacity as capacity
 from .allocations import phases as phases

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from capsolve.allocation import Phase
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     from capsolve.allocation import Allocation
@@ -111,3 +113,18 @@ def axes_or_new(ax: Axes | None) -> Axes:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     return Figure(layout="constrained").subplots()
+
+
+@contextmanager
+def page(width: float, height: float) -> Iterator[Figure]:
+    """Give an empty figure of a size in inches, in the package's style as long as the block lasts.
+
+    >>> from capsolve import figures
+    >>> with figures.page(7.0, 3.3) as figure:
+    ...     left, right = figure.subplots(1, 2)
+    """
+    from matplotlib import style  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    with style.context(STYLE):
+        yield Figure(figsize=(width, height))

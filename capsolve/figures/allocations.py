@@ -14,12 +14,12 @@ from capsolve.figures._features import draw_dots, label_features, sorted_feature
 from capsolve.figures._style import (
     COLOURS,
     CROWD,
-    STYLE,
     TINTS,
     axes_or_new,
     headline,
     legend_above,
     number,
+    page,
     phase_handles,
 )
 from capsolve.losses.quadratic import QuadraticLoss
@@ -61,16 +61,12 @@ def allocation(allocation: Allocation, *, names: Sequence[str] | None = None) ->
     ['monosemantic (1)', 'polysemantic (3)', 'ignored (0)']
     >>> figures.save(figure, "allocation.pdf")  # doctest: +SKIP
     """
-    from matplotlib import style  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     allocation = allocation.to_numpy()
-    with style.context(STYLE):
-        if not isinstance(allocation.model, QuadraticLoss):
-            figure = Figure(figsize=(7.0, 3.4))
+    quadratic = isinstance(allocation.model, QuadraticLoss)
+    with page(7.0, 5.4 if quadratic else 3.4) as figure:
+        if not quadratic:
             capacity(allocation, names=names, ax=figure.subplots())
             return figure
-        figure = Figure(figsize=(7.0, 5.4))
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1.1, 1.0))
         capacity(allocation, names=names, ax=above)
         phases(allocation, names=names, ax=below)

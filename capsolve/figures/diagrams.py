@@ -10,7 +10,7 @@ import numpy as np
 from capsolve._checks import real_array
 from capsolve.allocation import Phase
 from capsolve.figures._cells import draw_cells
-from capsolve.figures._style import STYLE, axes_or_new, legend_above, line, plain_log
+from capsolve.figures._style import axes_or_new, legend_above, line, page, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -193,16 +193,12 @@ def architecture_grid(
     ----------
     arXiv 2210.01892, Fig. 7.
     """
-    from matplotlib import style  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     across, up = real_array("x", x, ndim=1), real_array("y", y, ndim=1)
     values = np.asarray(capacity, dtype=float)
     expected = (len(rows), len(columns), up.size, across.size)
     if values.shape != expected:
         raise ValueError(f"capacity must have shape (rows, columns, y, x) = {expected}, got {values.shape}")
-    with style.context(STYLE):
-        figure = Figure(figsize=(0.9 + 1.95 * len(columns), 0.7 + 1.75 * len(rows)))
+    with page(0.9 + 1.95 * len(columns), 0.7 + 1.75 * len(rows)) as figure:
         panels = figure.subplots(len(rows), len(columns), sharex=True, sharey=True, squeeze=False)
         for row, name in enumerate(rows):
             for column, kind in enumerate(columns):

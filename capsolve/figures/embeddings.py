@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._checks import FloatArray
+from capsolve._checks import FloatArray, IndexArray
 from capsolve.allocation import Phase
 from capsolve.figures._features import NAMED, called
-from capsolve.figures._style import COLOURS, CROWD, MARKERS, STYLE, axes_or_new, line, number
+from capsolve.figures._style import COLOURS, CROWD, MARKERS, axes_or_new, line, number, page
 from capsolve.geometry.blocks import Block, blocks
 from capsolve.geometry.capacities import capacities
 from capsolve.geometry.second_moment import floating
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-IndexArray = npt.NDArray[np.intp]
 
 DRAWN = 5000  # vectors, the longest; more would only cover each other
 PIXELS = 400  # rows and columns of the picture of inner products
@@ -66,14 +65,10 @@ def embedding(W: Any, *, names: Sequence[str] | None = None, tolerance: float = 
     ----------
     arXiv 2210.01892, Figs. 5 and 6.
     """
-    from matplotlib import style  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     seen = _look(W, names, tolerance)
     D = seen.W.shape[1]
-    with style.context(STYLE):
-        rows = len(seen.W) if len(seen.W) <= NAMED else ROWS
-        figure = Figure(figsize=(7.0, max(2.9, 1.0 + 0.17 * rows)))
+    rows = len(seen.W) if len(seen.W) <= NAMED else ROWS
+    with page(7.0, max(2.9, 1.0 + 0.17 * rows)) as figure:
         layout = figure.add_gridspec(1, 3 if D <= 3 else 2, width_ratios=(0.9, 1.1, 1.3)[-3 if D <= 3 else -2 :])
         if D <= 3:
             _vectors(figure.add_subplot(layout[0, 0], projection="3d" if D == 3 else None), seen)

@@ -9,7 +9,7 @@ import numpy as np
 
 from capsolve._checks import real_array
 from capsolve.allocation import Phase
-from capsolve.figures._style import COLOURS, STYLE, axes_or_new, line, number, plain_log
+from capsolve.figures._style import COLOURS, axes_or_new, line, number, page, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,17 +130,13 @@ def collisions(sweep: CollisionSweep) -> Figure:
     >>> [ax.get_ylabel() for ax in figures.collisions(sweep).axes]
     ['polysemantic neurons', 'ratio to exclusive']
     """
-    from matplotlib import style  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     from capsolve.incidental.laws import expected_neurons, expected_pairs  # noqa: PLC0415
 
     n, m = sweep.features, sweep.neurons
     mean, error = sweep.mean("polysemantic"), np.nan_to_num(sweep.error("polysemantic"))
     width = np.unique(np.geomspace(m.min(), m.max(), 200).astype(int))
     places = width[2 * width >= n]
-    with style.context(STYLE):
-        figure = Figure(figsize=(4.8, 4.6))
+    with page(4.8, 4.6) as figure:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
         # wide, as the line of exclusive places lies on top of it
         above.plot(

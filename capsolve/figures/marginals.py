@@ -10,20 +10,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from capsolve._checks import FloatArray
+from capsolve._checks import BoolArray, FloatArray, IndexArray
 from capsolve.allocation import Allocation, Phase
 from capsolve.figures._features import called, sorted_features
 from capsolve.figures._style import (
     COLOURS,
     MARKERS,
-    STYLE,
     axes_or_new,
     headline,
     legend_above,
     line,
     number,
+    page,
     phase_handles,
     plain_log,
 )
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-IndexArray = npt.NDArray[np.intp]
 
 CURVES = 12  # of each phase at most
 LOWEST = 1e-200  # of what is drawn: a logarithmic axis cannot be as long as the range of float64
@@ -157,7 +155,7 @@ def _curve(allocation: Allocation, feature: int) -> tuple[FloatArray, FloatArray
     return x, np.where(_shown(y), y, np.nan)
 
 
-def _shown(value: Any) -> npt.NDArray[np.bool_]:
+def _shown(value: Any) -> BoolArray:
     return (np.asarray(value) > LOWEST) & (np.asarray(value) < 1.0 / LOWEST)
 
 
@@ -249,14 +247,10 @@ def marginal_cases(cases: Mapping[str, Allocation], *, names: Sequence[str] | No
     ----------
     arXiv 2210.01892, Fig. 4 A–F.
     """
-    from matplotlib import style  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     if not cases:
         raise ValueError("cases must have at least one allocation, got an empty mapping")
     rows = math.ceil(len(cases) / COLUMNS)
-    with style.context(STYLE):
-        figure = Figure(figsize=(7.0, 0.5 + 2.1 * rows))
+    with page(7.0, 0.5 + 2.1 * rows) as figure:
         panels = figure.subplots(rows, min(COLUMNS, len(cases)), squeeze=False, sharex=True).ravel()
         for ax, (label, given) in zip(panels, cases.items(), strict=False):
             allocation = given.to_numpy()

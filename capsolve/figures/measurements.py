@@ -10,7 +10,7 @@ import numpy as np
 from capsolve._checks import FloatArray
 from capsolve.allocation import Phase
 from capsolve.figures._features import NAMED, FeatureAxis, label_features
-from capsolve.figures._style import COLOURS, CROWD, DASHED, MARKERS, STYLE, line, number, phase_handles
+from capsolve.figures._style import COLOURS, CROWD, DASHED, MARKERS, line, number, page, phase_handles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,12 +46,8 @@ def measurement(measurement: Measurement) -> Figure:
     ['features', 'capacity $C$', 'eigenvalue / mean']
     >>> figures.save(figure, "measurement.pdf")  # doctest: +SKIP
     """
-    from matplotlib import style  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     given = measurement.comparison
-    with style.context(STYLE):
-        figure = Figure(figsize=(7.0, 5.0))
+    with page(7.0, 5.0) as figure:
         axes = figure.subplot_mosaic("hh;se" if given is None else "hc;se")
         _histogram(axes["h"], measurement)
         _in_order(axes["s"], measurement)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from capsolve.allocation import Phase
 from capsolve.figures._cells import MAP, edges
 from capsolve.figures._features import NAMED, sorted_features
-from capsolve.figures._style import STYLE, plain_log
+from capsolve.figures._style import page, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,11 +61,7 @@ def capacity_path(path: CapacityPath, *, names: Sequence[str] | None = None) -> 
     ----------
     arXiv 2210.01892, eqs. 15–18: capacities are piecewise linear in 1/τ.
     """
-    from matplotlib import style  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    with style.context(STYLE):
-        figure = Figure(figsize=(7.0, 5.0))
+    with page(7.0, 5.0) as figure:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1.0))
         _capacities(above, path, names)
         price = np.where(path.price > 0.0, path.price, np.nan)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from capsolve._checks import FloatArray
 from capsolve.files._paths import StrPath, existing_file, optional_module, readable_file
 from capsolve.files.tables import csv_rows, number, parquet_file, refuse_duplicates, wrong_width
-from capsolve.files.tensors import Tensor, open_tensors, require_key
+from capsolve.files.tensors import open_tensors, require_key
 
+_KEYED = (".npz", ".safetensors")
 _CHUNK = 2**16  # cells of a text or Parquet file that are converted at a time
 
 
@@ -68,13 +68,17 @@ def read_activations(path: StrPath, *, key: str | None = None) -> Activations:
     >>> Profile.from_activations(activations.data, names=activations.names)
     Profile(3 features, importance 0.9... … 1.0..., kurtosis 2.7... … 3.1..., measured)
     """
-    path, kind = existing_file(path, *_OPEN)
+    path, kind = existing_file(path, ".npy", ".npz", ".csv", ".parquet", ".safetensors")
     if key is not None and kind not in _KEYED:
-        raise ValueError(f"{path}: a key is for {' and '.join(sorted(_KEYED))} files, got {key!r}")
-    return _OPEN[kind](path, key)
+        raise ValueError(f"{path}: a key is for {' and '.join(_KEYED)} files, got {key!r}")
+    if kind == ".csv":
+        return _open_csv(path)
+    if kind == ".parquet":
+        return _open_parquet(path)
+    return _open_tensor(path, kind, key)
 
 
-def _open_csv(path: Path, key: str | None) -> Activations:
+def _open_csv(path: Path) -> Activations:
     row, first = next(csv_rows(path))
     numeric = [_is_number(cell) for cell in first]
     if any(numeric) and not all(numeric):
@@ -84,7 +88,7 @@ def _open_csv(path: Path, key: str | None) -> Activations:
     names = tuple(first) if header else None
     if names:
         refuse_duplicates(path, names)
-    return Activations(_CsvChunks(path, len(first), tuple(first) if header else None), tuple(first) if header else None)
+    return Activations(_CsvChunks(path, len(first), names), names)
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ class _CsvChunks:
         raise AssertionError("unreachable: a batch that cannot be converted has a bad cell")
 
 
-def _open_parquet(path: Path, key: str | None) -> Activations:
+def _open_parquet(path: Path) -> Activations:
     types = optional_module("pyarrow.types", "parquet")
     with parquet_file(path) as file:
         schema = file.schema_arrow
@@ -159,40 +163,15 @@ class _ParquetChunks:
                 start += len(block)
 
 
-def _open_tensor(path: Path, key: str | None) -> Activations:
-    kind = path.suffix.lower()
+def _open_tensor(path: Path, kind: str, key: str | None) -> Activations:
     tensors = open_tensors(path, kind)
     tensor = tensors[_only(path, key, tensors)]
     if len(tensor.shape) != 2:
         raise ValueError(f"{path}: activations must be 2-D, samples by features, got shape {tensor.shape}")
     if not tensor.real:
         raise ValueError(f"{path}: activations must hold real numbers, got dtype {tensor.dtype}")
-    # NumPy's own formats are mapped, or decompressed in memory
-    return Activations(_Rows(tensor) if kind == ".safetensors" else tensor.read((slice(None), slice(None))), None)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A matrix in a file: rows are read when asked for."""
-
-    tensor: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.tensor.shape
-
-    def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
-        return self.tensor.read((rows, slice(None)))
-
-
-_OPEN: dict[str, Callable[[Path, str | None], Activations]] = {
-    ".npy": _open_tensor,
-    ".npz": _open_tensor,
-    ".csv": _open_csv,
-    ".parquet": _open_parquet,
-    ".safetensors": _open_tensor,
-}
-_KEYED = {".npz", ".safetensors"}
+    # NumPy's own formats are mapped, or decompressed in memory; of others, rows are read when asked for
+    return Activations(tensor if kind == ".safetensors" else tensor[:], None)
 
 
 def _only(path: Path, key: str | None, keys: Collection[str]) -> str:

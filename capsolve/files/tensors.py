@@ -47,6 +47,10 @@ class Tensor:
     read: Callable[[Index], npt.NDArray[Any]]
     """Return a part of a matrix."""
 
+    def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
+        """Return some rows of a matrix."""
+        return self.read((rows, slice(None)))
+
     @property
     def real(self) -> bool:
         """Whether it holds real numbers that can be read."""

@@ -16,14 +16,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import linalg, sparse
 
-from capsolve._checks import FloatArray, scalar
+from capsolve._checks import FloatArray, IndexArray, scalar
 from capsolve.geometry.capacities import capacities
 from capsolve.geometry.second_moment import floating, require_finite
-
-IndexArray = npt.NDArray[np.intp]
 
 _ROWS = 512  # rows handled at a time
 

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from capsolve._checks import FloatArray, flag, real_array, scalar, whole
+from capsolve._checks import BoolArray, FloatArray, flag, real_array, scalar, whole
 from capsolve.incidental.collisions import standard_error
+from capsolve.incidental.sparse_adamw import Single
 
 NOISES = {"bipolar": 1.0, "uniform": 1.8, "gaussian": 3.0, "laplace": 6.0}
 """Noise by name, and its kurtosis (Pearson's)."""
@@ -26,8 +27,6 @@ NOISES = {"bipolar": 1.0, "uniform": 1.8, "gaussian": 3.0, "laplace": 6.0}
 OPTIMISERS = ("flow", "sgd", "adamw")
 
 _FASTEST = {"flow": 1.0}  # |w|² settles at the rate 2
-
-Single = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,7 +56,7 @@ class Autoencoders:
     square: FloatArray
     norm: FloatArray
     survivors: npt.NDArray[np.int64]
-    diverged: npt.NDArray[np.bool_]
+    diverged: BoolArray
 
     @property
     def fourth_norm(self) -> tuple[FloatArray, FloatArray]:

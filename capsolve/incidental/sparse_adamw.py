@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from capsolve._checks import BoolArray, FloatArray, IndexArray
+
 Single = npt.NDArray[np.float32]
-Double = npt.NDArray[np.float64]
-Index = npt.NDArray[np.intp]
 
 FIRST, SECOND, EPSILON = 0.9, 0.999, 1e-8
 """AdamW's decay rates of the two moments, and what keeps it from dividing by zero."""
@@ -93,7 +93,7 @@ class Dense:
         W *= 1.0 - recipe.learning_rate * recipe.weight_decay
         W -= t
 
-    def live(self) -> npt.NDArray[np.bool_] | None:
+    def live(self) -> BoolArray | None:
         """Return which weights are live if they are few enough to be followed as a list."""
         live = np.abs(self.W) > self.recipe.learning_rate
         n, m = live.shape
@@ -113,7 +113,7 @@ class Live:
         self.w = self.first = self.second = np.zeros(0)
         self.networks = 0
 
-    def join(self, number: int, network: Dense, live: npt.NDArray[np.bool_]) -> None:
+    def join(self, number: int, network: Dense, live: BoolArray) -> None:
         """Take in a network; call `look` before the next step."""
         row, column = np.nonzero(live)
         self.row = np.concatenate([self.row, row + number * self.n])
@@ -142,7 +142,7 @@ class Live:
         move = one * self.first / (other * np.sqrt(self.second) + EPSILON)
         self.w = (1.0 - recipe.learning_rate * recipe.weight_decay) * w - move
 
-    def network(self, number: int) -> tuple[Index, Index, Double]:
+    def network(self, number: int) -> tuple[IndexArray, IndexArray, FloatArray]:
         """Return feature, neuron and size of the live weights of a network."""
         mine = self.row // self.n == number
         return self.row[mine] % self.n, self.column[mine] % self.m, self.w[mine]
@@ -165,18 +165,18 @@ class Live:
         entry, self._entry = np.unique(self.row[self._one] * size + self.row[self._other], return_inverse=True)
         self._pair = np.divmod(entry, max(size, 1))
 
-    def _gram(self) -> tuple[Double, Double]:
+    def _gram(self) -> tuple[FloatArray, FloatArray]:
         """Return P on its diagonal, and at the pairs of rows that share a neuron."""
         w, size = self.w, self.networks * self.n
         square = _sums(self.row, w * w, size)
         products = _sums(self._entry, w[self._one] * w[self._other], len(self._pair[0]))
         return square - 1.0, np.maximum(products, 0.0)
 
-    def _products(self) -> Double:
+    def _products(self) -> FloatArray:
         """Return P W at the live weights."""
         w = self.w
         diagonal, pairs = self._gram()
-        found: Double = diagonal[self.row] * w
+        found: FloatArray = diagonal[self.row] * w
         between = pairs[self._entry]
         acts = np.flatnonzero(between)
         one, other, between = self._one[acts], self._other[acts], between[acts]
@@ -212,7 +212,7 @@ class Live:
         self.second = np.concatenate([self.second, np.full(count, resting)])
 
 
-def _sums(index: Index, values: Double, size: int) -> Double:
+def _sums(index: IndexArray, values: FloatArray, size: int) -> FloatArray:
     """Return the sums of the values that share an index, shape (size,)."""
     return np.bincount(index, values, minlength=size).astype(np.float64, copy=False)
 
@@ -220,7 +220,7 @@ def _sums(index: Index, values: Double, size: int) -> Double:
 def train(starts: Iterable[Single], recipe: Recipe) -> list[Single]:
     """Train networks of one size; return their weights."""
     ends: list[Single] = []
-    joining: dict[int, list[tuple[int, Dense, npt.NDArray[np.bool_]]]] = {}
+    joining: dict[int, list[tuple[int, Dense, BoolArray]]] = {}
     for number, start in enumerate(starts):
         network, live = Dense(start, recipe), None
         while network.step < recipe.steps and live is None:
@@ -235,9 +235,7 @@ def train(starts: Iterable[Single], recipe: Recipe) -> list[Single]:
     return ends
 
 
-def _follow(
-    joining: dict[int, list[tuple[int, Dense, npt.NDArray[np.bool_]]]], ends: list[Single], recipe: Recipe
-) -> None:
+def _follow(joining: dict[int, list[tuple[int, Dense, BoolArray]]], ends: list[Single], recipe: Recipe) -> None:
     """Train on as lists the networks that come in at the steps they are listed under; write down how they end."""
     n, m = ends[0].shape
     everybody = Live(n, m, recipe)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from matplotlib import style
-from matplotlib.figure import Figure
 
 from capsolve import figures
 from capsolve._checks import FloatArray
@@ -62,8 +60,7 @@ def make(settings: Settings) -> Result:
             f"C = {', '.join(f'{c:.4g}' for c in allocation.capacity)}.",
         ),
     ]
-    with style.context(figures.STYLE):
-        figure = Figure(figsize=(7.0, 4.0))
+    with figures.page(7.0, 4.0) as figure:
         figures.water_level(allocation, names=[f"v = {v:g}" for v in IMPORTANCE], ax=figure.subplots())
     return Result(
         "Fig. 2: marginal values and the price of capacity",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib import style
 from matplotlib.figure import Figure
 
 from capsolve import figures
@@ -185,8 +184,7 @@ def _empirical_findings(found: EmpiricalPhaseDiagram, optimum: PhaseDiagram) -> 
 
 
 def _picture(analytic: PhaseDiagram, found: EmpiricalPhaseDiagram) -> Figure:
-    with style.context(figures.STYLE):
-        figure = Figure(figsize=(7.0, 3.4))
+    with figures.page(7.0, 3.4) as figure:
         left, right = figure.subplots(1, 2)
         figures.phase_diagram(analytic, marks=CASES, ax=left)
         figures.phase_diagram(found, theory=analytic, marks={}, ax=right)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import style
 from matplotlib.figure import Figure
 
 from capsolve import figures
@@ -126,8 +125,7 @@ def make(settings: Settings) -> Result:
 
 def _picture() -> Figure:
     examples = _examples()
-    with style.context(figures.STYLE):
-        figure = Figure(figsize=(7.0, 1.75 * len(examples)))
+    with figures.page(7.0, 1.75 * len(examples)) as figure:
         layout = figure.add_gridspec(len(examples), 3, width_ratios=(0.8, 0.9, 1.3))
         for row, example in enumerate(examples):
             solid = example.W.shape[1] == 3

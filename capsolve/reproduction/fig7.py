@@ -9,19 +9,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
-from matplotlib import style
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from capsolve import figures
-from capsolve._checks import FloatArray
+from capsolve._checks import BoolArray, FloatArray
 from capsolve.diagrams.agreement import CLOSE
 from capsolve.diagrams.empirical import EmpiricalPhaseDiagram, empirical_phase_diagram
 from capsolve.geometry.blocks import blocks
 from capsolve.reproduction._report import Finding, Result, Settings, table
-
-BoolArray = npt.NDArray[np.bool_]
 
 FEATURES = 6
 ROWS = (("sum", 3), ("autoencoder", 3), ("autoencoder", 5))
@@ -314,8 +310,7 @@ def _tables(panels: Sequence[_Panel]) -> str:
 def _histograms(panels: Sequence[_Panel]) -> Figure:
     """Draw in how large blocks features are, as shares of all features that are represented in sparse rows."""
     sparse = panels[0].density < SPARSE
-    with style.context(figures.STYLE):
-        figure = Figure(figsize=(7.0, 5.4))
+    with figures.page(7.0, 5.4) as figure:
         axes = figure.subplots(len(ROWS), len(COLUMNS), sharex=True, sharey=True)
         for ax, panel in zip(axes.ravel(), panels, strict=True):
             sizes = panel.sizes[sparse]

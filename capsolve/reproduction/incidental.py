@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib import style
 from matplotlib.figure import Figure
 
 from capsolve import figures
@@ -284,16 +283,14 @@ def _appendix(sweep: CollisionSweep, noisy: _Noisy) -> str:
 
 
 def _single(draw: Any, size: tuple[float, float] = (4.8, 3.4)) -> Figure:
-    with style.context(figures.STYLE):
-        figure = Figure(figsize=size)
+    with figures.page(*size) as figure:
         draw(figure.subplots())
     return figure
 
 
 def _noise_figure(noisy: _Noisy) -> Figure:
     """Draw fourth norms in time for the published noises, and at the end by kurtosis."""
-    with style.context(figures.STYLE):
-        figure = Figure(figsize=(7.0, 3.2))
+    with figures.page(7.0, 3.2) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
         named = {f"{kind}, σ = {sigma}": found for (kind, sigma), found in noisy.published.items()}
         figures.fourth_norm(named, ax=left)

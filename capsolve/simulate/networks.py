@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from capsolve._checks import FloatArray, at_least, flag, real_array, scalar, whole
+from capsolve._checks import BoolArray, FloatArray, IndexArray, at_least, flag, real_array, scalar, whole
 from capsolve.files._paths import StrPath
 from capsolve.files.checkpoints import StateFile, fingerprint
 from capsolve.geometry.capacities import capacities
@@ -50,8 +50,6 @@ _SMALLEST = 1e-9  # of the largest importance in a cell, whose square float32 mu
 _WORSE = 2.0  # times the loss of a network that has learnt nothing: not noise of the training any more
 _CPU_NUMBERS, _GPU_NUMBERS = 2**19, 2**26  # in the largest array of a block of networks: what a cache holds
 _SEGMENTS = 20  # of the steps of a block: an interruption loses less than one
-
-IndexArray = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class Training:
     loss: FloatArray
     baseline: FloatArray
     gradient: FloatArray
-    diverged: npt.NDArray[np.bool_]
+    diverged: BoolArray
 
     @property
     def best(self) -> IndexArray:

@@ -70,7 +70,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path, monkeypatch):
 
 
 def test_a_saved_sweep(tmp_path):
-    found = collision_sweep(4, [6], instances=2, **ARGUMENTS)
+    found = collision_sweep(4, [6, 9], instances=2, **ARGUMENTS)
     assert np.isnan(collision_sweep(4, [6], instances=1, **ARGUMENTS).table()["kept_error"]).all()
     found.save(tmp_path / "sweep.npz")
     again = CollisionSweep.load(tmp_path / "sweep.npz")
