@@ -13,7 +13,7 @@ import array_api_compat as api
 import numpy as np
 
 from capsolve._checks import FloatArray, ReadOnlyArrays, capacity_vector, read_only, renamed, scalar
-from capsolve.certificate import FINEST_TOLERANCE, STATUSES, Status, certify_terms, model_terms, status_of
+from capsolve.certificate import FINEST_TOLERANCE, KKT_TOLERANCE, STATUSES, Status, certify_terms, model_terms, status_of
 from capsolve.losses.model import LossModel, is_loss_model
 from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.losses.tabulated import TabulatedLoss
@@ -107,7 +107,9 @@ class Allocation(ReadOnlyArrays):
         Convex losses must have equal marginal losses as well: that is a much sharper test there. Where the loss is not
         convex an answer may be within the tolerance without being stationary.
         """
-        return STATUSES[int(status_of(self, self._tally.used, self.dimensions, self.tolerance, self.model.convex))]
+        # asked only where it matters: of a model elsewhere it takes a pass over the data
+        convex = not self.kkt_error <= KKT_TOLERANCE and self.model.convex
+        return STATUSES[int(status_of(self, self._tally.used, self.dimensions, self.tolerance, convex))]
 
     @functools.cached_property
     def phase(self) -> Any:

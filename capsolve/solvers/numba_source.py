@@ -415,7 +415,7 @@ class NumbaSource(NumPySource):
             return super().write(answer, unit)
         n = self.features
         empty, full = n - round(not_empty), n - round(not_full)
-        largest, smallest = (min(0.5 * (x / unit) ** 2, NONE) for x in (unsaturated, min(active, LARGE * unit)))
+        largest, smallest = (min(0.5 * (x / unit) * (x / unit), NONE) for x in (unsaturated, active))
         return capacity, CertificateTerms(used, empty, full, loss / unit / unit, largest, smallest, gap / unit / unit)
 
 

@@ -1,4 +1,4 @@
-"""Arrays of other libraries get the answer that NumPy gets: in kind, where they are, in the precision they have."""
+"""The passes over the data, and arrays of other libraries: these get the answer that NumPy gets, in kind."""
 
 import tracemalloc
 
@@ -7,7 +7,22 @@ import pytest
 
 import capsolve
 from capsolve._arrays import to_numpy
-from capsolve.solvers import arrays, window
+from capsolve.certificate import CertificateTerms
+from capsolve.losses.quadratic import feature_terms
+from capsolve.solvers.quadratic import Route, solve_source
+from capsolve.solvers.sources import (
+    ArrayAPISource,
+    InvalidEntry,
+    NumPySource,
+    PriceAndExceptions,
+    ScaleInterval,
+    Screening,
+    raise_worst,
+    rounded,
+    spread_out,
+    valid_sample,
+)
+from tests.routes import HARDLY_ANY, SmallBlocks, numba_source
 
 EPS = np.finfo(float).eps
 
@@ -67,7 +82,7 @@ def difference(capacity, expected, dimensions):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(arrays.ArraySource, "BLOCK", 512)
+    monkeypatch.setattr(ArrayAPISource, "BLOCK", 512)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -99,13 +114,13 @@ def test_a_wrong_answer_would_be_noticed(break_it, small_blocks, monkeypatch):
         if break_it == "correction":
             answer = answer._replace(scale=answer.scale * (1 + 1e-12))
         if break_it == "list":
-            answer = answer._replace(which=answer.which[:-1], capacity=answer.capacity[:-1])
+            answer = answer._replace(free_index=answer.free_index[:-1], capacity=answer.capacity[:-1])
         if break_it == "block":
-            answer = answer._replace(which=answer.which + 1)
+            answer = answer._replace(free_index=answer.free_index + 1)
         return write(self, answer, unit)
 
-    write = arrays.ArraySource.write
-    monkeypatch.setattr(arrays.ArraySource, "write", spoiled)
+    write = ArrayAPISource.write
+    monkeypatch.setattr(ArrayAPISource, "write", spoiled)
     make, _ = KINDS["strict"]
     worst = 0.0
     for _, v, k, dimensions in problems():
@@ -184,7 +199,7 @@ def test_no_phase_is_made_by_rounding():
     torch = pytest.importorskip("torch")
     capacity = np.array([0.0, 1e-300, 1e-50, 0.5, 1.0 - 1e-12, 1.0 - EPS / 2, 1.0])
     for xp, column in [(np, capacity), (__import__("array_api_compat.torch").torch, torch.asarray(capacity))]:
-        single = arrays.rounded(column, xp.float32, xp)
+        single = rounded(column, xp.float32, xp)
         assert single.dtype == xp.float32
         assert ((to_numpy(single) == 0.0) == (capacity == 0.0)).all()
         assert ((to_numpy(single) == 1.0) == (capacity == 1.0)).all()
@@ -205,12 +220,11 @@ def peak_memory(make, n):
 
 def test_memory_is_the_answer_and_a_block(monkeypatch):
     make, _ = KINDS["strict float32"]
-    monkeypatch.setattr(arrays.ArraySource, "BLOCK", 1 << 12)
-    monkeypatch.setattr(window, "SAMPLE", 1 << 14)
+    monkeypatch.setattr(ArrayAPISource, "BLOCK", 1 << 12)
     n = 1 << 17
-    # 16 columns of a block, 8 of the sample, and 8 of the 3 % or so that are undecided
+    # 16 columns of a block, 8 of the sample, and 8 of the 3 % or so that are free
     assert peak_memory(make, n) < 4 * n + 8 * (16 * 2**12 + 8 * 2**14 + 8 * 0.03 * n)
-    monkeypatch.setattr(arrays.ArraySource, "BLOCK", n)
+    monkeypatch.setattr(ArrayAPISource, "BLOCK", n)
     assert peak_memory(make, n) > 40 * n  # and would be noticed
 
 
@@ -221,7 +235,11 @@ BAD = {
     "negative": (lambda: (X([1.0, 2.0, -3.0]), 9.0), r"importance must be >= 0, got -3.0 at index 2"),
     "small kurtosis": (lambda: (X([1.0, 2.0]), X([0.5, 3.0])), "kurtosis must be >= 1, got 0.5 at index 0"),
     "small scalar": (lambda: (X([1.0]), 0.5), "kurtosis must be >= 1, got 0.5"),
-    "overflow": (lambda: (X([1.0, 1e200]), X([9.0, 1e200])), r"sum to less than .* got 1e\+200 × 1e\+200 at index 1"),
+    "overflow": (lambda: (X([1.0, 1e250]), X([9.0, 1e90])), r"sum to less than .* got 1e\+250 × 1e\+90 at index 1"),
+    "large kurtosis": (
+        lambda: (X([1.0, 2.0]), X([9.0, 1e101])),
+        r"kurtosis must be <= 1e\+100, got 1e\+101 at index 1",
+    ),
     "lengths": (lambda: (X([1.0, 2.0]), X([3.0] * 3)), "one entry per feature: 2 features, got 3 entries"),
     "a matrix": (lambda: (X([[1.0, 2.0]]), 9.0), r"importance must have 1 dimension\(s\), got shape \(1, 2\)"),
     "a matrix of kurtoses": (lambda: (X([1.0]), X([[9.0]])), "scalar or one number per feature"),
@@ -242,7 +260,183 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_arrays(name, monkeypatch):
-    monkeypatch.setattr(arrays.ArraySource, "BLOCK", 1)
+    monkeypatch.setattr(ArrayAPISource, "BLOCK", 1)
     make, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         capsolve.solve(*(*make(), 1.0)[:3])
+
+
+# --- the passes over NumPy arrays -----------------------------------------------------------------------------------
+
+LOCAL = {"NumPy": lambda: NumPySource, "NumPy, small blocks": lambda: SmallBlocks, "Numba": numba_source}
+
+
+@pytest.fixture(params=LOCAL)
+def kind(request):
+    source = LOCAL[request.param]()
+    yield source
+    assert getattr(source, "works", True), "the compiled passes have given up"
+
+
+@pytest.mark.parametrize("scale", [1e-120, 1.0, 1e120])
+def test_terms_are_those_of_the_capacities(kind, scale):
+    rng = np.random.default_rng(2)
+    n = 10_000
+    v = scale * rng.lognormal(0, 1, n)
+    k = np.where(rng.random(n) < 0.2, rng.uniform(1, 3, n), 3 + rng.exponential(9, n))
+    listed = np.sort(rng.choice(n, 50, replace=False))
+    answer = PriceAndExceptions(2.0 * scale, 0.0, 2.1 * scale, listed, rng.random(50))
+    capacity, terms = kind(v, k).write(answer, scale)
+    np.testing.assert_array_equal(capacity[listed], answer.capacity)
+    model = capsolve.QuadraticLoss(v / scale, k)
+    marginal, gap = model.marginal(capacity), model.lagrangian_gap(capacity, 2 * 2.1**2)
+    assert (gap >= -1e-12).all()
+    assert terms == CertificateTerms(
+        used=pytest.approx(capacity.sum(), rel=1e-14),
+        empty=np.count_nonzero(capacity == 0),
+        full=np.count_nonzero(capacity == 1),
+        loss=pytest.approx(model.feature_loss(capacity).sum(), rel=1e-13),
+        max_marginal_unsaturated=pytest.approx(marginal[capacity < 1].max(), rel=1e-13),
+        min_marginal_active=pytest.approx(marginal[capacity > 0].min(), rel=1e-13),
+        lagrangian_gap=pytest.approx(gap.sum(), rel=1e-12),
+    )
+
+
+@pytest.mark.parametrize("make", [strict("CPU_DEVICE", np.float64), strict("no_float64", np.float32)])
+def test_terms_are_the_same_in_arrays(make, monkeypatch):
+    monkeypatch.setattr(ArrayAPISource, "BLOCK", 77)
+    rng = np.random.default_rng(3)
+    v = rng.lognormal(0, 1, 500).astype(np.float32).astype(float)
+    k = (
+        np.where(rng.random(500) < 0.3, rng.uniform(1, 3, 500), 3 + rng.exponential(9, 500))
+        .astype(np.float32)
+        .astype(float)
+    )
+    listed = np.sort(rng.choice(500, 50, replace=False))
+    answer = PriceAndExceptions(0.8, 0.0, 0.9, listed, rng.random(50))
+    capacity, terms = ArrayAPISource(make(v), make(k)).write(answer, 2.0)
+    expected, other = NumPySource(v, k).write(answer, 2.0)
+    np.testing.assert_allclose(to_numpy(capacity), expected, rtol=1e-7, atol=1e-15)
+    for name in terms._fields:  # sums over other blocks
+        assert getattr(terms, name) == pytest.approx(getattr(other, name), rel=1e-13), name
+
+
+def test_the_certificate_refuses_a_wrong_price(kind):
+    """Negative control: capacities written at a price a millionth beside the right one."""
+    rng = np.random.default_rng(0)
+    v, k = rng.lognormal(0, 1, 5000), 3 + rng.exponential(20, 5000)
+    for factor in (1 + 1e-6, 1 - 1e-6):
+
+        class Beside(kind):
+            beside = factor
+
+            def write(self, answer, unit):
+                return super().write(answer._replace(scale=answer.scale * self.beside), unit)
+
+        route = Route("beside", source=Beside, limits=HARDLY_ANY)
+        model = capsolve.QuadraticLoss(v, k)
+        assert capsolve.allocate(model, 500.3, route=route).status is not capsolve.Status.OPTIMAL
+    right = Route("right", source=kind, limits=HARDLY_ANY)
+    assert capsolve.allocate(model, 500.3, route=right).status is capsolve.Status.OPTIMAL
+
+
+@pytest.mark.parametrize(
+    ("importance", "kurtosis", "message"),
+    [
+        (np.nan, 4.0, "importance must be finite, got nan at index 77"),
+        (np.inf, 4.0, "importance must be finite, got inf at index 77"),
+        (-1.0, 4.0, r"importance must be >= 0, got -1.0 at index 77"),
+        (1.0, np.nan, "kurtosis must be finite, got nan at index 77"),
+        (1.0, np.inf, "kurtosis must be finite, got inf at index 77"),
+        (1.0, 0.5, "kurtosis must be >= 1, got 0.5 at index 77"),
+        (1.0, 1.1e100, r"kurtosis must be <= 1e\+100, got 1.1e\+100 at index 77"),
+        (1e300, 1e100, "importance × kurtosis must sum to less"),
+    ],
+)
+def test_the_first_pass_validates(kind, importance, kurtosis, message):
+    rng = np.random.default_rng(0)
+    v, k = rng.random(9000), 3 + rng.exponential(20, 9000)
+    v[77], k[77] = importance, kurtosis
+    with pytest.raises(ValueError, match=message), np.errstate(all="ignore"):
+        solve_source(kind(v, k), 5.0, Route("under test", source=kind, limits=HARDLY_ANY))
+
+
+def test_samples_come_from_everywhere():
+    rng = np.random.default_rng(0)
+    for features, size in ((10, 20), (100, 16), (10**6, 1 << 14), (10**7, 64)):
+        index = spread_out(features, size, rng)
+        assert index.min() >= 0
+        assert index.max() < features
+        assert (np.diff(index) >= 0).all()
+        assert index.size <= max(size, features if size >= features else 0)
+        if size < features:
+            assert np.abs(index.mean() / features - 0.5) < 0.2
+
+
+def test_a_sample_leaves_out_what_is_invalid():
+    v = np.array([1.0, np.nan, -1.0, 2.0, 3.0, 1e300, 4.0])
+    k = np.array([4.0, 4.0, 4.0, 0.5, 1e101, 1e99, 1e100])
+    some_v, some_k = valid_sample(v, k)
+    np.testing.assert_array_equal(some_v, [1.0, 4.0])
+    np.testing.assert_array_equal(some_k, [4.0, 1e100])
+
+
+@np.errstate(all="ignore")
+def test_a_screening_is_that_of_its_parts(kind):
+    rng = np.random.default_rng(4)
+    v, k = rng.lognormal(0, 1, 100), rng.uniform(1, 9, 100)
+    v[::7] = 0.0
+    interval = ScaleInterval(0.5, 1.0, 1.2)
+    whole = kind(v, k).screen(interval)
+    parts = [(start, kind(v[start : start + 30], k[start : start + 30]).screen(interval)) for start in (0, 30, 60, 90)]
+    merged = Screening.merge(parts)
+    for name in merged._fields:
+        np.testing.assert_allclose(getattr(merged, name), getattr(whole, name), rtol=1e-14, err_msg=name)
+    np.testing.assert_array_equal(merged.importance, v[merged.free_index])
+    for index, value in ((3, np.nan), (50, -1.0), (99, np.inf)):
+        bad = v.copy()
+        bad[index] = value
+        assert not kind(bad, k).screen(interval).is_valid
+    assert not kind(v, np.where(k > 5, 1e101, k)).screen(interval).is_valid
+
+
+def test_an_answer_of_a_part():
+    answer = PriceAndExceptions(1.0, 1e-17, 1.1, np.array([2, 5, 9]), np.array([0.1, 0.2, 0.3]))
+    part = answer.section(5, 10)
+    np.testing.assert_array_equal(part.free_index, [0, 4])
+    np.testing.assert_array_equal(part.capacity, [0.2, 0.3])
+    assert part[:3] == (1.0, 1e-17, 1.1)
+    assert answer.section(6, 9).free_index.size == 0
+
+
+def test_the_first_that_is_wrong_is_named_or_else_the_largest():
+    entries = [
+        InvalidEntry.of(np.array([1.0, 5.0]), np.array([3.0, 9.0]), 0),
+        InvalidEntry.of(np.array([1.0, -2.0]), np.array([3.0, 9.0]), 2),
+        InvalidEntry.of(np.array([np.nan, 1.0]), np.array([3.0, 9.0]), 4),
+    ]
+    with pytest.raises(ValueError, match=r"got -2\.0 at index 3"):
+        raise_worst(entries)
+    with pytest.raises(ValueError, match="at index 1"):
+        raise_worst([entries[0], InvalidEntry.of(np.array([1.0]), np.array([3.0]), 2)])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64])
+def test_numpy_of_other_precisions(dtype):
+    v, k = np.array([4, 2, 1, 1]).astype(dtype), np.array([9, 5, 2, 12]).astype(dtype)
+    model = capsolve.QuadraticLoss(v, k)
+    expected = capsolve.solve(v.astype(float), k.astype(float), 2.0).capacity
+    for limits in (HARDLY_ANY, Route("").limits):
+        capacity = capsolve.allocate(model, 2.0, route=Route("NumPy", limits=limits)).capacity
+        assert capacity.dtype == np.float64
+        np.testing.assert_allclose(capacity, expected, rtol=0, atol=1e-15)
+
+
+def test_feature_terms_in_any_namespace():
+    xp = pytest.importorskip("array_api_strict")
+    rng = np.random.default_rng(5)
+    v, k, c = rng.lognormal(0, 1, 50), rng.choice([1.0, 1.5, 3.0, 9.0], 50), rng.choice([0.0, 0.4, 1.0], 50)
+    plain = feature_terms(v, k, c, 0.7)
+    other = feature_terms(*(xp.asarray(column) for column in (v, k, c)), 0.7, xp)
+    for one, two in zip(plain, other, strict=True):
+        np.testing.assert_allclose(one, to_numpy(two), rtol=1e-15, atol=1e-16)
