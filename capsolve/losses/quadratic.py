@@ -50,9 +50,14 @@ PRIVATE = 1 << 16
 
 def ratio(kurtosis: Any, capacity: Any, xp: Any = np) -> Any:
     """Return ρ(C) = (κ−1)/(1+γC); 2 at C = 1, whatever the kurtosis is."""
-    full = capacity == 1.0
-    partial = xp.where(full, xp.zeros_like(capacity), capacity)  # for κ = 1 the quotient is 0/0 at C = 1
-    return xp.where(full, 2.0, (kurtosis - 1.0) / (1.0 + 0.5 * (kurtosis - 3.0) * partial))
+    y = denominator(kurtosis, capacity)
+    zero = y == 0.0  # κ = 1 and C = 1
+    return xp.where(zero, 2.0, (kurtosis - 1.0) / xp.where(zero, xp.ones_like(y), y))
+
+
+def denominator(kurtosis: Any, capacity: Any) -> Any:
+    """Return 1 + γC as (1−C) + ½(κ−1)C, a sum of positive terms: 1 + γC would cancel for κ near 1 and C near 1."""
+    return (1.0 - capacity) + 0.5 * (kurtosis - 1.0) * capacity
 
 
 def trace_of(importance: Any, kurtosis: Any, capacity: Any, total: Callable[[Any], Any] = np.sum) -> Any:
@@ -60,8 +65,8 @@ def trace_of(importance: Any, kurtosis: Any, capacity: Any, total: Callable[[Any
 
     The lengths depend on T themselves, linearly: solved for T, and free of cancellation. Needs κ ≥ 3.
     """
-    denominator = 1.0 + 0.5 * (kurtosis - 3.0) * capacity
-    return total(importance * ((1.0 - capacity) / denominator)) / (1.0 + total(0.5 * capacity / denominator))
+    y = denominator(kurtosis, capacity)
+    return total(importance * ((1.0 - capacity) / y)) / (1.0 + total(0.5 * capacity / y))
 
 
 class ResponseCurve(NamedTuple):
@@ -156,7 +161,7 @@ def feature_terms(
     to_empty, to_full = c * (price - 0.5 * (first * w)), empty * (chord - price)
     excess = xp.where(k > 3.0, k - 3.0, 1.0)
     distance = w - 2.0 * scale
-    parabola = (1.0 + 0.5 * excess * c) * (distance * distance / excess)
+    parabola = denominator(k, c) * (distance * distance / excess)
     convex = xp.where(v >= scale, to_full, xp.where(first <= 2.0 * scale, to_empty, parabola))
     tangent = xp.maximum(c * (price - marginal), empty * (marginal - price))
     gap = xp.where(k < 3.0, xp.maximum(to_empty, to_full), xp.minimum(convex, tangent))

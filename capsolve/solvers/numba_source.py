@@ -149,7 +149,7 @@ def _capacity(v: float, k: float, scale: float, correction: float, mixed: bool) 
 
 @inlined
 def _denominator(k: float, c: float, mixed: bool) -> float:
-    y = fma(0.5 * (k - 3.0), c, 1.0)
+    y = fma(0.5 * (k - 1.0), c, 1.0 - c)
     return 1.0 if mixed and y <= 0.0 else y  # κ = 1 and C = 1, where numerators vanish as well
 
 

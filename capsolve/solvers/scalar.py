@@ -52,8 +52,8 @@ def scalar_terms(features: Iterable[Feature], capacity: Iterable[float], scale: 
         v, excess, rest = raw / unit, k - 3.0, 1.0 - c
         v = v if v < LARGE else LARGE  # as in `feature_terms`: of full features, but for wrong answers
         first = v * (k - 1.0)
-        y = 1.0 + 0.5 * excess * c
-        w = 2.0 * v if c == 1.0 else first / y
+        y = rest + 0.5 * (k - 1.0) * c
+        w = first / y if y > 0.0 else 2.0 * v  # κ = 1 and C = 1
         w = w if w < LARGE else LARGE
         chord, marginal = v * w, 0.5 * w * w
         if c < 1.0:
