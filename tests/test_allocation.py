@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import capsolve
 from capsolve import Phase, QuadraticLoss, Status, certify, solve
+from capsolve.certificate import lagrangian_bound
 from tests.oracles import clarabel_convex, exact_convex, feature_loss, profiles
 
 
@@ -359,14 +360,31 @@ def test_a_certificate_needs_sane_arguments():
     ):
         with pytest.raises(ValueError, match=message):
             certify(*arguments)
-    for keywords in ({"gap": -1.0}, {"gap": np.nan}, {"tolerance": -3.0}):
+    for keywords in ({"lower_bound": np.nan}, {"tolerance": -3.0}):
         with pytest.raises(ValueError, match=next(iter(keywords))):
             certify(model, 1.0, [0.5, 0.5], **keywords)
+    for gap in (-1.0, np.nan, 1.1):
+        with pytest.warns(DeprecationWarning, match="lower_bound"), pytest.raises(ValueError, match="gap"):
+            certify(model, 1.0, [0.5, 0.5], gap=gap)
     with pytest.raises(TypeError, match="model must be"):
         certify("x", 1.0, [0.5, 0.5])
     for price, dimensions in ((-1, 1), (np.nan, 1), ("x", 1), (1, -5), (1, np.nan)):
         with pytest.raises(ValueError, match=r"price|dimensions"):
-            model.lower_bound(price, dimensions)
+            lagrangian_bound(model, price, dimensions)
+
+
+def test_a_bound_proved_elsewhere_is_used_where_it_is_better():
+    best = solve([1.0, 0.9, 0.8], 2.0, 1.5)
+    alone = certify(best.model, 1.5, best.capacity)
+    assert alone.status is Status.FEASIBLE, "the Lagrangian bound of concave losses leaves a gap"
+    proved = certify(best.model, 1.5, best.capacity, lower_bound=best.lower_bound)
+    assert proved.status is Status.OPTIMAL
+    assert proved.lower_bound == pytest.approx(best.lower_bound, rel=1e-14)
+    assert certify(best.model, 1.5, best.capacity, lower_bound=0.0).lower_bound == alone.lower_bound
+    with pytest.warns(DeprecationWarning, match="lower_bound"):
+        former = certify(best.model, 1.5, best.capacity, gap=1e-12)
+    assert former.status is Status.OPTIMAL
+    assert former.lower_bound == pytest.approx(best.loss * (1 - 1e-12), rel=1e-14)
 
 
 def test_a_loose_tolerance_is_what_was_asked_for():

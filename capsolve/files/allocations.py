@@ -33,9 +33,9 @@ def write_allocation(allocation: Allocation, path: StrPath, *, names: Sequence[s
 def read_allocation(path: StrPath) -> Allocation:
     """Read an allocation of the quadratic model back and judge it anew.
 
-    Everything but the lower bound is recomputed from importance, kurtosis, capacity, dimensions and bias: a file
-    that was changed by hand is not optimal any more, and says so. The lower bound is the one that the model shows:
-    where that costs a search (κ < 3) the problem is solved again, because the bound in the file is a claim, no proof.
+    Everything is recomputed from importance, kurtosis, capacity, dimensions and bias: a file that was changed by hand
+    is not optimal any more, and says so. The lower bound is the one that the model shows: where that costs a search
+    (κ < 3) the problem is solved again, because the bound in the file is a claim, no proof.
 
     Raises
     ------
