@@ -8,12 +8,17 @@ from typing import Any
 
 import click
 
-from benchmarks import allocations, others, timing
+from benchmarks import others, timing
 
 SECTIONS = ("solve", "memory", "small", "many", "path", "capacities", "import")
 
 
 def _measure(sections: tuple[str, ...], reduced: bool, rounds: int, largest: int) -> Iterator[dict[str, Any]]:
+    if "solve" in sections or "memory" in sections:
+        try:
+            from benchmarks import allocations
+        except ModuleNotFoundError as missing:
+            raise click.UsageError(f'solve and memory need {missing.name}: pip install ".[fast]"') from missing
     # 99,999 features are the most that `solve` does without compiled code
     sizes = [10**3, 10**5] if reduced else [n for n in (100, 1000, 10**4, 99_999, 10**5, 10**6, 10**7) if n <= largest]
     if "solve" in sections:

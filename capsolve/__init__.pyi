@@ -6,12 +6,12 @@ from . import incidental as incidental
 from . import simulate as simulate
 from .allocation import Allocation as Allocation
 from .allocation import Phase as Phase
-from .allocation import Status as Status
 from .allocation import allocate as allocate
 from .allocation import certify as certify
 from .allocation import solve as solve
 from .batch import AllocationBatch as AllocationBatch
 from .batch import solve_batch as solve_batch
+from .certificate import Status as Status
 from .diagrams.agreement import Agreement as Agreement
 from .diagrams.analytic import PhaseDiagram as PhaseDiagram
 from .diagrams.analytic import phase_diagram as phase_diagram

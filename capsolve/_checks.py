@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, NoReturn
 
+import array_api_compat as api
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._arrays import is_foreign, to_numpy
+from capsolve._arrays import floating, is_foreign, to_numpy
 
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.intp]
 BoolArray = npt.NDArray[np.bool_]
 LARGEST = float(np.finfo(np.float64).max)
 EPS = float(np.finfo(np.float64).eps)
+# No input has such a kurtosis; up to here, products with importances stay in range when those are scaled.
+LARGEST_KURTOSIS = 1e100
 
 
 def real_array(name: str, value: Any, *, ndim: int | None = None, start: int = 0) -> FloatArray:
@@ -33,6 +37,7 @@ def real_array(name: str, value: Any, *, ndim: int | None = None, start: int = 0
 
 def real_numbers(name: str, value: Any, *, ndim: int | None = None) -> npt.NDArray[Any]:
     """Return ``value`` as an array of real numbers, which may be infinite or NaN, or raise a `ValueError`."""
+    refuse_masked(name, value)
     try:
         raw = to_numpy(value) if is_foreign(value) else np.asarray(value)
     except (ValueError, TypeError) as error:  # ragged nested lists; types that NumPy does not know
@@ -44,13 +49,24 @@ def real_numbers(name: str, value: Any, *, ndim: int | None = None) -> npt.NDArr
     return raw
 
 
-def at_least(name: str, array: FloatArray, low: float, start: int = 0) -> None:
-    """Raise a `ValueError` that shows the first entry of ``array`` below ``low``."""
-    bad = array < low
-    if bad.any():
-        where = tuple(int(k) for k in np.argwhere(bad)[0])
-        at = f" at index {_index(where, start)}" if where else ""
-        raise ValueError(f"{name} must be >= {low:g}, got {array[where]!s}{at}")
+def refuse_masked(name: str, value: Any) -> None:
+    """Raise a `ValueError` for masked entries, which conversions would take for numbers."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError(f"{name} must not have masked entries; fill them, or leave those features out")
+
+
+def at_least(name: str, array: FloatArray, low: float, start: int = 0, high: float = math.inf) -> None:
+    """Raise a `ValueError` that shows the first entry of ``array`` below ``low`` or above ``high``."""
+    for bad, bound in ((array < low, f">= {low:g}"), (array > high, f"<= {high:g}")):
+        if bad.any():
+            where = tuple(int(k) for k in np.argwhere(bad)[0])
+            at = f" at index {_index(where, start)}" if where else ""
+            raise ValueError(f"{name} must be {bound}, got {array[where]!s}{at}")
+
+
+def valid_kurtosis(kurtosis: FloatArray, start: int = 0) -> None:
+    """Raise a `ValueError` for kurtoses that no input has."""
+    at_least("kurtosis", kurtosis, 1.0, start, LARGEST_KURTOSIS)
 
 
 def scalar(name: str, value: Any, *, low: float = -math.inf, high: float = math.inf) -> float:
@@ -104,7 +120,7 @@ def importance_and_kurtosis(importance: Any, kurtosis: Any, start: int = 0) -> t
     v = real_array("importance", v, start=start)
     at_least("importance", v, 0.0, start)
     k = real_array("kurtosis", kurtosis, start=start)
-    at_least("kurtosis", k, 1.0, start)
+    valid_kurtosis(k, start)
     return v, np.broadcast_to(k, v.shape)
 
 
@@ -121,32 +137,55 @@ def profile_shaped(importance: Any, kurtosis: Any) -> tuple[npt.NDArray[Any], np
     return v, k
 
 
+# For up to so many features plain numbers are faster than arrays.
 FEW = 64
 
 
-def sane(v: npt.NDArray[Any], k: npt.NDArray[Any]) -> bool:
+class ReadOnlyArrays:
+    """Objects whose arrays stay read-only when they are copied or unpickled, which forget that of arrays."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for value in state.values():
+            read_only(*(value if isinstance(value, tuple) else (value,)))
+        self.__dict__.update(state)
+
+
+def read_only(*arrays: Any) -> None:
+    """Make NumPy arrays read-only; anything else is left as it is."""
+    for array in arrays:
+        if isinstance(array, np.ndarray):
+            array.setflags(write=False)
+
+
+def renamed(old: str, new: str) -> None:
+    """Warn that a public name has another one now; the old one works for one release."""
+    warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=3)
+
+
+def is_valid(v: npt.NDArray[Any], k: npt.NDArray[Any]) -> bool:
     """Return whether v ≥ 0 and κ ≥ 1 are finite and sure to have a finite Σ v κ: enough for all but extreme data."""
-    if v.size <= FEW:  # for which plain numbers are faster; the sums are NaN where one is
+    if v.size <= FEW:  # the sums are NaN where one is
         some_v, some_k = v.tolist(), k.ravel().tolist()
         size: float = sum(some_v) * sum(some_k)
-        return bool(min(some_v) >= 0.0 and min(some_k) >= 1.0 and size < LARGEST / v.size)
+        in_range = min(some_v) >= 0.0 and min(some_k) >= 1.0 and max(some_k) <= LARGEST_KURTOSIS
+        return bool(in_range and size < LARGEST / v.size)
     if not (v.min() >= 0.0 and k.min() >= 1.0):  # a NaN fails both
         return False
-    return float(v.max()) * float(k.max()) < LARGEST / v.size
+    return float(k.max()) <= LARGEST_KURTOSIS and float(v.max()) * float(k.max()) < LARGEST / v.size
 
 
 def validate(v: npt.NDArray[Any], k: npt.NDArray[Any]) -> None:
     """Raise a `ValueError` unless v ≥ 0 and κ ≥ 1 are finite and Σ v κ is; shapes are those of `profile_shaped`."""
-    if sane(v, k):
+    if is_valid(v, k):
         return
     v, k = importance_and_kurtosis(v, k)
     with np.errstate(over="ignore"):
         total = np.sum(v * k)
     if not np.isfinite(total):
-        refuse(v, k)
+        raise_invalid(v, k)
 
 
-def refuse(v: npt.NDArray[Any], k: npt.NDArray[Any], start: int = 0) -> NoReturn:
+def raise_invalid(v: npt.NDArray[Any], k: npt.NDArray[Any], start: int = 0) -> NoReturn:
     """Raise the `ValueError` that says what is wrong with importance and kurtosis, one of which is known to be bad."""
     v, k = importance_and_kurtosis(v, k, start)
     with np.errstate(over="ignore"):
@@ -159,3 +198,63 @@ def refuse(v: npt.NDArray[Any], k: npt.NDArray[Any], start: int = 0) -> NoReturn
 
 def _index(where: tuple[int, ...], start: int) -> str:
     return str(where[0] + start) if len(where) == 1 else str(where)
+
+
+# --- arrays of other libraries -------------------------------------------------------------------------------------
+
+
+def alike(importance: Any, kurtosis: Any) -> tuple[Any, Any]:
+    """Return importance and kurtosis as floating-point arrays of one kind, unless the kurtosis is a number."""
+    v: Any
+    k: Any
+    v, k = (
+        floating(name, column) if is_foreign(column) else real_array(name, column)
+        for name, column in (("importance", importance), ("kurtosis", kurtosis))
+    )
+    if is_foreign(v) and is_foreign(k) and k.ndim:
+        _require_alike(v, k)
+    if v.ndim != 1:
+        raise ValueError(f"importance must have 1 dimension(s), got shape {tuple(v.shape)}")
+    if k.ndim > 1:
+        raise ValueError(f"kurtosis must be a scalar or one number per feature, got shape {tuple(k.shape)}")
+    for name, column in (("importance", v), ("kurtosis", k)):
+        if any(math.isnan(length) for length in column.shape):  # Dask's way to say that it does not know
+            raise ValueError(f"{name} must have chunks of known sizes; see its compute_chunk_sizes()")
+    if v.shape[0] == 0:
+        raise ValueError("importance must have at least one feature, got an empty array")
+    if k.ndim and k.shape != v.shape:
+        raise ValueError(f"kurtosis must have one entry per feature: {v.shape[0]} features, got {k.shape[0]} entries")
+    if not is_foreign(v):
+        v = brought(v, k)
+    if k.ndim == 0:
+        k = np.asarray(float(k))
+        valid_kurtosis(real_array("kurtosis", k))
+        k = float(k)
+    elif not is_foreign(k):
+        k = brought(k, v)
+    return _in_step(v, k) if api.is_dask_array(v) else (v, k)
+
+
+def _in_step(v: Any, k: Any) -> tuple[Any, Any]:
+    """Return Dask arrays in the chunks of the first, of which none is empty."""
+    sizes = tuple(length for length in v.chunks[0] if length)
+    return v.rechunk((sizes,)), k if isinstance(k, float) else k.rechunk((sizes,))
+
+
+def _require_alike(v: Any, k: Any) -> None:
+    if api.array_namespace(v) is not api.array_namespace(k):
+        kinds = " and ".join(f"{type(array).__module__.partition('.')[0]}.{type(array).__name__}" for array in (v, k))
+        raise ValueError(f"importance and kurtosis must be arrays of one library, got {kinds}")
+    if api.device(v) != api.device(k):
+        raise ValueError(f"importance and kurtosis must be on one device, got {api.device(v)} and {api.device(k)}")
+
+
+def brought(column: Any, other: Any) -> Any:
+    """Return a NumPy array as an array of the other's library, device and precision."""
+    column = column.astype(str(other.dtype).rpartition(".")[2])
+    if api.is_dask_array(other):
+        import dask.array  # noqa: PLC0415
+
+        from_array: Any = dask.array.from_array
+        return from_array(column, chunks=other.chunks if other.ndim else "auto")
+    return api.array_namespace(other).asarray(column, device=api.device(other))

@@ -7,30 +7,24 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import array_api_compat as api
 import numpy as np
-import numpy.typing as npt
 
-from capsolve._arrays import is_foreign
-from capsolve._checks import FloatArray, capacity_vector, scalar
-from capsolve.losses.arrays import QuadraticArrays
+from capsolve._checks import FloatArray, ReadOnlyArrays, capacity_vector, read_only, renamed, scalar
+from capsolve.certificate import FINEST_TOLERANCE, STATUSES, Status, certify_terms, model_terms, status_of
+from capsolve.losses.model import LossModel, is_loss_model
 from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.losses.tabulated import TabulatedLoss
-from capsolve.solvers.quadratic import kind_for, solve_quadratic, solve_source
-from capsolve.solvers.solution import Proof
+from capsolve.solvers.quadratic import Route, route_for, solve_quadratic, solve_source, whole_budget
+from capsolve.solvers.separable import solve_separable
+from capsolve.solvers.solution import Solution
+from capsolve.solvers.sources import ArrayAPISource, NumPySource
 from capsolve.solvers.tabulated import solve_tabulated
-from capsolve.solvers.window import Arrays, Totals
 
 if TYPE_CHECKING:
-    from capsolve.losses.model import LossModel
     from capsolve.sensitivity import Sensitivity
-
-# What rounding may leave in a certificate: capacities carry errors of a few ulps, their sum a few more.
-BUDGET_TOLERANCE = 1e-12
-KKT_TOLERANCE = 1e-10
-FINEST_TOLERANCE = 1e-13
 
 
 class Phase(enum.IntEnum):
@@ -39,18 +33,6 @@ class Phase(enum.IntEnum):
     IGNORED = 0
     POLYSEMANTIC = 1
     MONOSEMANTIC = 2
-
-
-class Status(enum.Enum):
-    """What the certificate says about an allocation."""
-
-    OPTIMAL = "optimal"
-    """The budget holds and no allocation is better by more than the tolerance; for convex losses, the marginal losses
-    are equal as well."""
-    FEASIBLE = "feasible"
-    """The budget holds, but nothing shows that this is an optimum."""
-    INFEASIBLE = "infeasible"
-    """The budget is exceeded: a numerical failure worth reporting."""
 
 
 class Tally(NamedTuple):
@@ -62,7 +44,7 @@ class Tally(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Allocation:
+class Allocation(ReadOnlyArrays):
     """An allocation of capacity with its certificate.
 
     Where the data were arrays of another library than NumPy, so are the capacities, phases and squared norms. The
@@ -71,7 +53,7 @@ class Allocation:
 
     Attributes
     ----------
-    model : QuadraticLoss, TabulatedLoss or QuadraticArrays
+    model : QuadraticLoss, TabulatedLoss or another `LossModel`
         The loss that was minimised.
     dimensions : float
         The budget D.
@@ -86,9 +68,11 @@ class Allocation:
         The loss of these capacities, and a value that no allocation of the budget can beat. Infinite or 0 where the
         true number over- or underflows; the certificate is computed in scaled units and does not suffer.
     gap : float
-        (loss − lower_bound) / (loss − floor + λ · dimensions): relative to the size of the terms of the Lagrangian,
-        and so independent of the units of the loss. λ is the price, or where losses are not convex the best average
-        saving that more capacity could bring.
+        (loss − lower_bound) / (loss − floor + λ · min(dimensions, demand)): relative to the size of the terms of the
+        Lagrangian, and so independent of the units of the loss. Always a sum over *all* features of how far each is
+        from what it would choose at a price λ near the optimal one. Where the loss is not convex the bound may be a
+        theorem on top of that sum: the problem's own duality gap, proved by comparing all local optima (quadratic
+        loss) or by branch and bound (tabulated loss), is subtracted from it.
     kkt_error : float
         The largest relative violation of equal marginal loss: how far the marginal value of a represented feature
         falls below that of another feature that is not full, relative to the price.
@@ -102,7 +86,7 @@ class Allocation:
         What was counted when the capacities were computed.
     """
 
-    model: LossModel | QuadraticArrays
+    model: LossModel
     dimensions: float
     capacity: Any
     price: float
@@ -123,37 +107,28 @@ class Allocation:
         Convex losses must have equal marginal losses as well: that is a much sharper test there. Where the loss is not
         convex an answer may be within the tolerance without being stationary.
         """
-        slack = BUDGET_TOLERANCE * max(1.0, self.dimensions)
-        if not self.budget_error <= slack:
-            return Status.INFEASIBLE if self._tally.used > self.dimensions + slack else Status.FEASIBLE
-        if self.gap <= self.tolerance and (self.kkt_error <= KKT_TOLERANCE or not self.model.convex):
-            return Status.OPTIMAL
-        return Status.FEASIBLE
+        return STATUSES[int(status_of(self, self._tally.used, self.dimensions, self.tolerance, self.model.convex))]
 
     @functools.cached_property
     def phase(self) -> Any:
         """The `Phase` of every feature as small integers, shape (n,): ignored C = 0, monosemantic C = 1."""
-        if not isinstance(self.model, QuadraticArrays):
-            phase: npt.NDArray[np.int8] = np.add(self.capacity > 0.0, self.capacity == 1.0, dtype=np.int8)
-            return phase
-        xp = api.array_namespace(self.capacity)
-        return xp.astype(self.capacity > 0.0, xp.int8) + xp.astype(self.capacity == 1.0, xp.int8)
+        return phases(self.capacity)
 
     @functools.cached_property
     def squared_norm(self) -> Any:
         """m_i = |w_i|² of the embedding that realises this allocation, shape (n,); quadratic loss only."""
-        if isinstance(self.model, QuadraticArrays):
-            return self.model.squared_norm(self.capacity)
-        return self._quadratic("squared_norm").squared_norm(self.capacity)
+        squared_norm = self._quadratic("squared_norm").squared_norm(self.capacity)
+        read_only(squared_norm)
+        return squared_norm
 
     def to_numpy(self) -> Allocation:
         """Return the allocation with NumPy arrays in float64, solved again in memory: itself where it has them.
 
         For capacities of lower precision that is more than a copy: these meet the budget to rounding error.
         """
-        if not isinstance(self.model, QuadraticArrays):
+        if isinstance(self.capacity, np.ndarray):
             return self
-        return allocate(self.model.to_numpy(), self.dimensions, tolerance=self.tolerance)
+        return allocate(self._quadratic("to_numpy").to_numpy(), self.dimensions, tolerance=self.tolerance)
 
     def sensitivity(self) -> Sensitivity:
         """Return the derivatives of capacity, price and loss in importance, kurtosis and dimensions.
@@ -244,15 +219,15 @@ class Allocation:
         loss), loss; `dimensions`, `price`, `lower_bound` and `bias` are repeated in every row, so that the file can
         be read back on its own.
         """
-        if isinstance(self.model, QuadraticArrays):
+        if not isinstance(self.capacity, np.ndarray):
             return self.to_numpy().to_dict(names)
         n = self.model.features
         if names is not None and len(names) != n:
             raise ValueError(f"names must have one entry per feature: {n} features, got {len(names)} names")
         columns: dict[str, Any] = {} if names is None else {"name": [str(name) for name in names]}
-        quadratic = isinstance(self.model, QuadraticLoss)
-        if isinstance(self.model, QuadraticLoss):
-            columns |= {"importance": self.model.importance, "kurtosis": self.model.kurtosis}
+        quadratic = self.model if isinstance(self.model, QuadraticLoss) else None
+        if quadratic:
+            columns |= {"importance": quadratic.importance, "kurtosis": quadratic.kurtosis}
         columns["capacity"] = self.capacity
         columns["phase"] = [Phase(p).name.lower() for p in self.phase.tolist()]
         if quadratic:
@@ -260,8 +235,8 @@ class Allocation:
         columns["loss"] = self.model.feature_loss(self.capacity)
         for name in ("dimensions", "price", "lower_bound"):
             columns[name] = np.full(n, getattr(self, name))
-        if isinstance(self.model, QuadraticLoss):
-            columns["bias"] = [self.model.bias] * n
+        if quadratic:
+            columns["bias"] = [quadratic.bias] * n
         return columns
 
     def __repr__(self) -> str:
@@ -335,49 +310,39 @@ def solve(importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True,
 
     References
     ----------
-    arXiv 2210.01892, eqs. 13–18; branch and bound for κ < 3: Falk & Soland, Management Science 15 (1969).
+    arXiv 2210.01892, eqs. 13–18.
     """
-    if is_foreign(importance) or is_foreign(kurtosis):
-        return _solve_arrays(importance, kurtosis, dimensions, bias, tolerance)
-    if bias is True and isinstance(importance, np.ndarray) and kind_for(importance.size) is not Arrays:
+    if bias is True and isinstance(importance, np.ndarray) and route_for(importance.size).source is not NumPySource:
         # the first pass over so many numbers validates them as well
         return allocate(QuadraticLoss.unchecked(importance, kurtosis), dimensions, tolerance=tolerance)
     return allocate(QuadraticLoss(importance, kurtosis, bias), dimensions, tolerance=tolerance)
 
 
-def _solve_arrays(importance: Any, kurtosis: Any, dimensions: Any, bias: bool, tolerance: float) -> Allocation:
-    """Solve for arrays of another library than NumPy, where they are."""
-    from capsolve.solvers.arrays import ArraySource  # noqa: PLC0415
-    from capsolve.solvers.lazy import LazySource  # noqa: PLC0415
-
-    budget = scalar("dimensions", dimensions, low=0.0)
-    tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
-    model = QuadraticArrays(importance, kurtosis, bias)
-    if model.bias:
-        source = (LazySource if model.lazy else ArraySource)(model.importance, model.kurtosis)
-        solution = solve_source(source, budget, tolerance, Arrays)
-        proof = cast(Proof, solution.proof)
-        return _allocation(model, budget, solution.capacity, proof, solution.boxes, tolerance)
-    if model.lazy:
-        raise ValueError("bias=False needs the features in memory: compute() the Dask arrays before")
-    # without a bias every price is a search for the trace: that is for the host
-    solved = allocate(model.to_numpy(), budget, tolerance=tolerance)
-    return replace(solved, model=model, capacity=model.brought(solved.capacity))
-
-
-def allocate(loss_model: LossModel, dimensions: Any, *, tolerance: float = 1e-9) -> Allocation:
-    """Find the optimal allocation of capacity for the quadratic loss or any tabulated loss curves.
+def allocate(
+    loss_model: LossModel, dimensions: Any, *, tolerance: float = 1e-9, route: Route | None = None
+) -> Allocation:
+    """Find the optimal allocation of capacity for any loss model.
 
     Minimises L(C) subject to Σ C_i ≤ dimensions and 0 ≤ C_i ≤ 1. Which optimum is returned when there are several
     is stated by `solve` for `QuadraticLoss` and by `capsolve.solvers.tabulated` for `TabulatedLoss`.
 
     Parameters
     ----------
-    loss_model : QuadraticLoss or TabulatedLoss
+    loss_model : QuadraticLoss, TabulatedLoss or another `capsolve.losses.model.LossModel`
+        Models of your own must be convex: see the recipe there.
     dimensions : float
         The budget D ≥ 0.
     tolerance : float
         See `solve`.
+    route : Route, optional
+        How the quadratic loss with NumPy arrays is solved; by default the fastest for so many features.
+
+    Raises
+    ------
+    ValueError
+        For bad arguments.
+    TypeError
+        For a model that does not fulfil the protocol.
 
     Examples
     --------
@@ -390,15 +355,29 @@ def allocate(loss_model: LossModel, dimensions: Any, *, tolerance: float = 1e-9)
     """
     budget = scalar("dimensions", dimensions, low=0.0)
     tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
-    if isinstance(loss_model, QuadraticLoss):
-        solution = solve_quadratic(loss_model, budget, tolerance)
-    elif isinstance(loss_model, TabulatedLoss):
-        solution = solve_tabulated(loss_model, budget, tolerance)
+    model = _loss_model("loss_model", loss_model)
+    if isinstance(model, QuadraticLoss):
+        solution = solve_quadratic(model, budget, route) if model.in_memory else _solve_elsewhere(model, budget)
+    elif isinstance(model, TabulatedLoss):
+        solution = solve_tabulated(model, budget, tolerance)
     else:
-        raise TypeError(f"loss_model must be a QuadraticLoss or a TabulatedLoss, got {type(loss_model).__name__}")
-    if solution.proof is not None:
-        return _allocation(loss_model, budget, solution.capacity, solution.proof, solution.boxes, tolerance)
-    return certify(loss_model, budget, solution.capacity, gap=solution.gap, boxes=solution.boxes, tolerance=tolerance)
+        solution = solve_separable(model, budget)
+    return _allocation(model, budget, solution, tolerance)
+
+
+def _solve_elsewhere(model: QuadraticLoss, dimensions: float) -> Solution:
+    """Solve for arrays of another library than NumPy, where they are."""
+    if model.bias:
+        if model.lazy:
+            from capsolve.solvers.dask_source import DaskSource  # noqa: PLC0415
+
+            return solve_source(DaskSource(model.importance, model.kurtosis), dimensions)
+        return solve_source(ArrayAPISource(model.importance, model.kurtosis), dimensions)
+    if model.lazy:
+        raise ValueError("bias=False needs the features in memory: compute() the Dask arrays before")
+    # without a bias every price is a search for the trace: that is for the host
+    solution = solve_quadratic(model.to_numpy(), dimensions)
+    return replace(solution, capacity=model.like_importance(solution.capacity))
 
 
 def certify(
@@ -406,16 +385,17 @@ def certify(
     dimensions: Any,
     capacity: Any,
     *,
-    gap: float = math.inf,
-    boxes: int = 1,
+    lower_bound: float = -math.inf,
     tolerance: float = 1e-9,
+    gap: float | None = None,
 ) -> Allocation:
     """Judge any capacities, shape (n,) in [0, 1], by the model alone and return them as an `Allocation`.
 
     The price is the largest marginal value among features that are not full. The lower bound is the Lagrangian's,
     min_C [L(C) + λ ΣC] − λ D, at the λ where no feature gains on average from more capacity (the price, when losses
-    are convex); it needs nothing from the solver. A ``gap`` proved by other means (branch and bound),
-    (loss − lower bound)/(loss − floor), is used where it is the better one.
+    are convex); it needs nothing from the solver. A ``lower_bound`` on the loss of all allocations of this budget that
+    was proved by other means is used where it is the better one. ``gap``, (loss − lower bound)/(loss − floor), is the
+    former way to hand that on, and works for one release.
 
     Examples
     --------
@@ -428,63 +408,69 @@ def certify(
     """
     dimensions = scalar("dimensions", dimensions, low=0.0)
     tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
-    if not gap >= 0.0:
-        raise ValueError(f"gap must be >= 0, got {gap!r}")
-    if not isinstance(model, QuadraticLoss | TabulatedLoss):
-        raise TypeError(f"model must be a QuadraticLoss or a TabulatedLoss, got {type(model).__name__}")
+    if math.isnan(lower_bound):
+        raise ValueError("lower_bound must be a number, got nan")
+    model = _loss_model("model", model)
+    if isinstance(model, QuadraticLoss):
+        model = model.to_numpy()
     capacity = np.array(capacity_vector(capacity, model.features))
     scaled, unit = model.normalised(capacity)
-    losses = scaled.feature_loss(capacity)
-    loss = float(np.sum(losses))
-    with np.errstate(over="ignore"):
-        open_value = np.where(capacity < 1.0, scaled.marginal(capacity), 0.0)
-        price = max(0.0, float(np.max(open_value)))
-        last = scaled.marginal(capacity, growing=False)
-    worst = 0.0
-    if (capacity > 0.0).any():
-        # No feature may be worth less at its last bit than another at its next: trades are between two features.
-        first = int(np.argmax(open_value))
-        rival = np.full(capacity.size, price)
-        rival[first] = np.max(np.delete(open_value, first), initial=0.0)
-        worst = float(np.max((rival - last)[capacity > 0.0]))
-    used = min(dimensions, model.demand)
-    steepest = max(0.0, float(np.max(scaled.steepest(capacity))))
-    empty, full = int(np.count_nonzero(capacity == 0.0)), int(np.count_nonzero(capacity == 1.0))
-    totals = Totals(float(np.sum(capacity)), empty, full, loss, price, price - worst, steepest)
-    slack = loss - scaled.lower_bound(steepest, used)
-    if gap < math.inf:
-        slack = min(slack, gap * (loss - scaled.floor))
-    return _allocation(model, dimensions, capacity, Proof(totals, unit, used, slack), boxes, tolerance, scaled.floor)
+    if gap is not None:
+        renamed("gap", "lower_bound")
+        excess = float(np.sum(scaled.excess_loss(capacity))) * unit * unit
+        lower_bound = model.floor + (1.0 - scalar("gap", gap, low=0.0, high=1.0)) * excess
+    price = max(0.0, float(np.max(scaled.average_gain(capacity))))
+    terms = model_terms(scaled, capacity, price)
+    budget = min(dimensions, model.demand)
+    lagrangian = terms.loss - terms.lagrangian_gap - price * max(0.0, budget - terms.used)
+    proved = max(0.0, lower_bound / unit / unit - scaled.floor - lagrangian)
+    solution = Solution(capacity, terms, math.sqrt(0.5 * price), unit, proved)
+    return _allocation(model, dimensions, solution, tolerance, budget)
+
+
+def _loss_model(name: str, model: Any) -> LossModel:
+    if isinstance(model, QuadraticLoss | TabulatedLoss) or is_loss_model(model):
+        return model
+    what = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+    raise TypeError(f"{name} must be a QuadraticLoss, a TabulatedLoss or another LossModel, got {what}")
 
 
 def _allocation(
-    model: LossModel | QuadraticArrays,
-    dimensions: float,
-    capacity: Any,
-    proof: Proof,
-    boxes: int,
-    tolerance: float,
-    floor: float = 0.0,
+    model: LossModel, dimensions: float, solution: Solution, tolerance: float, budget: float | None = None
 ) -> Allocation:
-    """Put together what is known about capacities; ``floor`` is that of the loss, in the proof's units."""
-    totals, unit = proof.totals, proof.unit
-    price, loss, slack = totals.price, totals.loss, max(0.0, proof.slack)
-    size = loss - floor + totals.steepest * proof.budget
-    over = totals.used - (proof.budget if price > 0.0 else dimensions)
-    if isinstance(capacity, np.ndarray):
-        capacity.setflags(write=False)
-    return Allocation(
-        model=model,
+    """Put together what is known about capacities; ``budget`` is what of the dimensions can be of use."""
+    terms, unit = solution.terms, solution.unit
+    if budget is None:
+        budget = max(dimensions, whole_budget(dimensions))
+        if solution.multiplier == 0.0:  # nothing is scarce
+            budget = min(budget, terms.used)
+    certificate = certify_terms(
+        terms,
+        features=model.features,
         dimensions=dimensions,
-        capacity=capacity,
-        price=price * unit * unit,
-        scale=math.sqrt(0.5 * price) * unit,
-        loss=loss * unit * unit,
-        lower_bound=(loss - slack) * unit * unit,
-        gap=slack / size if size > 0.0 else 0.0,
-        kkt_error=max(0.0, price - totals.last) / price if price > 0.0 else 0.0,
-        budget_error=abs(over) if price > 0.0 else max(0.0, over),
-        tolerance=tolerance,
-        boxes=boxes,
-        tally=Tally(totals.used, totals.empty, totals.full),
+        budget=budget,
+        multiplier=2.0 * solution.multiplier * solution.multiplier,
+        unit=unit,
+        proved=solution.proved,
+        floor=model.floor / unit / unit if model.floor else 0.0,  # the unit may underflow
     )
+    read_only(solution.capacity)
+    return Allocation(
+        model,
+        dimensions,
+        solution.capacity,
+        *certificate,
+        tolerance,
+        solution.boxes,
+        Tally(terms.used, terms.empty, terms.full),
+    )
+
+
+def phases(capacity: Any) -> Any:
+    """Return the `Phase` of every feature as small integers: ignored C = 0, monosemantic C = 1."""
+    if isinstance(capacity, np.ndarray):
+        phase = np.add(capacity > 0.0, capacity == 1.0, dtype=np.int8)
+        read_only(phase)
+        return phase
+    xp = api.array_namespace(capacity)
+    return xp.astype(capacity > 0.0, xp.int8) + xp.astype(capacity == 1.0, xp.int8)

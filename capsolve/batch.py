@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._checks import FloatArray, at_least, flag, real_array, scalar
-from capsolve.allocation import BUDGET_TOLERANCE, FINEST_TOLERANCE, KKT_TOLERANCE, Allocation, Status, allocate
-from capsolve.losses.quadratic import GIANT, QuadraticLoss
-from capsolve.solvers.batch import Solutions, solve_columns, trace_of
-from capsolve.solvers.columns import Curves, total
+from capsolve._checks import FloatArray, ReadOnlyArrays, at_least, flag, read_only, real_array, scalar, valid_kurtosis
+from capsolve.allocation import Allocation, phases
+from capsolve.certificate import FINEST_TOLERANCE, STATUSES, Certificate, Status, certify_terms, status_of
+from capsolve.losses.quadratic import QuadraticLoss
+from capsolve.solvers.quadratic import solve_columns, whole_budget
 
 # Numbers in one table of the search: it works on a dozen of these at a time, which should stay in the cache.
 BLOCK = 1 << 15
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AllocationBatch:
+class AllocationBatch(ReadOnlyArrays):
     """Allocations of many problems of n features each, with their certificates.
 
     ``batch[index]`` is the `Allocation` of one problem: an integer for a batch with one axis, a tuple of integers for
@@ -37,8 +37,6 @@ class AllocationBatch:
         C_i in [0, 1], in dimensions.
     price, scale, loss, lower_bound, gap, kkt_error, budget_error : (...) arrays
         As in `Allocation`.
-    boxes : (...) array of integers
-        Number of convex relaxations solved.
     bias : bool
     tolerance : float
         The relative gap that was asked for.
@@ -55,7 +53,6 @@ class AllocationBatch:
     gap: FloatArray
     kkt_error: FloatArray
     budget_error: FloatArray
-    boxes: npt.NDArray[np.intp]
     bias: bool = field(default=True)
     tolerance: float = field(default=1e-9)
 
@@ -77,19 +74,16 @@ class AllocationBatch:
     @functools.cached_property
     def phase(self) -> npt.NDArray[np.int8]:
         """The `Phase` of every feature as small integers, shape (..., n): ignored C = 0, monosemantic C = 1."""
-        phase: npt.NDArray[np.int8] = np.add(self.capacity > 0.0, self.capacity == 1.0, dtype=np.int8)
+        phase: npt.NDArray[np.int8] = phases(self.capacity)
         return phase
 
     @functools.cached_property
     def status(self) -> npt.NDArray[np.object_]:
         """The `Status` of every problem, shape (...), judged as `Allocation.status` judges one."""
-        slack = BUDGET_TOLERANCE * np.maximum(1.0, self.dimensions)
-        on_budget = self.budget_error <= slack
         convex = (self.kurtosis >= 3.0).all(axis=-1)
-        optimal = on_budget & (self.gap <= self.tolerance) & ((self.kkt_error <= KKT_TOLERANCE) | ~convex)
-        infeasible = ~on_budget & (self.capacity.sum(axis=-1) > self.dimensions + slack)
-        names = np.array([Status.FEASIBLE, Status.OPTIMAL, Status.INFEASIBLE], dtype=object)
-        return np.asarray(names[np.where(infeasible, 2, optimal.astype(int))], dtype=object)
+        index = status_of(self, self.capacity.sum(axis=-1), self.dimensions, self.tolerance, convex)
+        names = np.array(STATUSES, dtype=object)
+        return np.asarray(names[np.asarray(index, dtype=np.intp)], dtype=object)
 
     @property
     def optimal(self) -> npt.NDArray[np.bool_]:
@@ -109,14 +103,13 @@ class AllocationBatch:
                 f"an index into a batch of shape {self.shape} has {len(self.shape)} integers, got {index!r}"
             )
         capacity = self.capacity[where].copy()
-        capacity.setflags(write=False)
+        read_only(capacity)
         names = ("dimensions", "price", "scale", "loss", "lower_bound", "gap", "kkt_error", "budget_error")
         numbers: dict[str, Any] = {name: float(getattr(self, name)[where]) for name in names}
         return Allocation(
             model=QuadraticLoss(self.importance[where], self.kurtosis[where], self.bias),
             capacity=capacity,
             tolerance=self.tolerance,
-            boxes=int(self.boxes[where]),
             **numbers,
         )
 
@@ -130,9 +123,7 @@ def solve_batch(
 ) -> AllocationBatch:
     """Solve `capsolve.solve` for many problems with equally many features.
 
-    Each problem is solved exactly, with the certificate of `solve` and its choice among ties. Where the budget ends
-    inside a feature with κ < 3, all local optima are compared instead of branching and bounding; only with more than
-    64 features such problems are solved one by one.
+    Each problem is solved exactly, with the certificate of `solve` and its choice among ties.
 
     Parameters
     ----------
@@ -176,7 +167,7 @@ def solve_batch(
         raise ValueError(f"importance must have a last axis with at least one feature, got shape {v.shape}")
     at_least("importance", v, 0.0)
     k = np.array(real_array("kurtosis", kurtosis))
-    at_least("kurtosis", k, 1.0)
+    valid_kurtosis(k)
     budget = np.array(real_array("dimensions", dimensions))
     at_least("dimensions", budget, 0.0)
     bias = flag("bias", bias)
@@ -198,10 +189,9 @@ def solve_batch(
     _refuse_overflow(v, k)
     v, k = np.broadcast_to(v, (*shape, n)), np.broadcast_to(k, (*shape, n))
     budget = np.broadcast_to(budget, shape)
-    batch = _solve(v.reshape(-1, n), k.reshape(-1, n), budget.reshape(-1), bias, tolerance)
+    batch = _solve(v.reshape(-1, n), k.reshape(-1, n), budget.reshape(-1), bias)
     arrays = {name: array.reshape(shape + array.shape[1:]) for name, array in batch.items()}
-    for array in (v, k, budget, *arrays.values()):
-        array.setflags(write=False)
+    read_only(v, k, budget, *arrays.values())
     return AllocationBatch(v, k, budget, bias=bias, tolerance=tolerance, **arrays)
 
 
@@ -220,92 +210,27 @@ def _refuse_overflow(v: FloatArray, k: FloatArray) -> None:
         )
 
 
-def _solve(v: FloatArray, k: FloatArray, budget: FloatArray, bias: bool, tolerance: float) -> dict[str, Any]:
+def _solve(v: FloatArray, k: FloatArray, budget: FloatArray, bias: bool) -> dict[str, Any]:
     """Solve problems along the first axis, block by block, and certify them."""
     m, n = v.shape
-    names = ("price", "scale", "loss", "lower_bound", "gap", "kkt_error", "budget_error")
-    answer: dict[str, Any] = {name: np.empty(m) for name in names}
-    answer |= {"capacity": np.empty((m, n)), "boxes": np.ones(m, dtype=np.intp)}
+    answer: dict[str, Any] = {name: np.empty(m) for name in Certificate._fields}
+    answer["capacity"] = np.empty((m, n))
     step = max(1, BLOCK // n)
     for block in (slice(i, i + step) for i in range(0, m, step)):
         some_v, some_k = np.ascontiguousarray(v[block].T), np.ascontiguousarray(k[block].T)
-        solutions = solve_columns(some_v, some_k, budget[block], bias)
-        for name, values in _certify(some_v, some_k, budget[block], bias, solutions).items():
-            answer[name][block] = values
-        answer["capacity"][block] = solutions.capacity.T
-        for i in block.start + np.flatnonzero(solutions.unfinished):
-            one = allocate(QuadraticLoss(v[i], k[i], bias), budget[i], tolerance=tolerance)
-            for name, values in answer.items():
-                values[i] = getattr(one, name)
-    return answer
-
-
-def _certify(
-    v: FloatArray, k: FloatArray, budget: FloatArray, bias: bool, solutions: Solutions
-) -> dict[str, FloatArray]:
-    """Judge the capacities of each column by the loss alone, as `capsolve.certify` does for one problem."""
-    c, k1 = solutions.capacity, k - 1.0
-    empty = 1.0 - c
-    ratio = k1 / _denominator(k, c)
-    root = np.sqrt(ratio * empty)
-    wanted = np.count_nonzero(v, axis=0)
-    # Squares stay in range when importances are divided by a power of two: exactly, and only where they must be.
-    largest = np.max(v * root, axis=0)
-    extreme = (largest > 0.0) & ~((largest > 1e-100) & (largest < 1e100))
-    exponent = np.where(extreme, np.minimum(np.frexp(largest)[1], 1023), 0)
-    if extreme.any():
+        found = solve_columns(some_v, some_k, budget[block], bias)
+        whole = np.maximum(budget[block], whole_budget(budget[block]))
         with np.errstate(over="ignore", under="ignore"):
-            v = np.ldexp(v, -exponent)
-    v = np.minimum(v, GIANT / k)
-    trace = np.zeros_like(budget) if bias else trace_of(v, k, c)
-    effective = v if bias else v + trace / k1
-    loss = total((v * root) * (effective * root))
-
-    with np.errstate(over="ignore"):
-        # at C = 1 the ratio is 2 exactly, also for κ = 1 where it is 0/0
-        marginal = 0.5 * np.square(effective * np.where(empty == 0.0, 2.0, ratio))
-    value = np.where(empty == 0.0, 0.0, marginal)
-    price = np.max(value, axis=0)
-    last = np.min(np.where(c > 0.0, marginal, np.inf), axis=0)
-    priced = np.where(price > 0.0, price, 1.0)
-    kkt_error = np.where(price > 0.0, np.maximum(0.0, price - last) / priced, 0.0)
-
-    # The Lagrangian at the best average saving that more capacity could bring: the price, where losses are convex.
-    concave = k < 3.0
-    if concave.any():
-        value = np.where(concave, np.where(empty == 0.0, 0.0, np.square(v * np.sqrt(ratio))), value)
-    multiplier = np.max(value, axis=0)
-    used = np.minimum(budget, wanted)
-    cost = multiplier * used
-    size = loss + cost
-    with np.errstate(divide="ignore"):
-        answer = np.where(multiplier > 0.0, Curves.of(effective, k).at(np.sqrt(0.5 * multiplier)), v > 0.0)
-    denominator = _denominator(k, answer)
-    left = (1.0 - answer) / denominator
-    paid = total(np.square(v) * (k1 * left)) + multiplier * total(answer)
-    if not bias:
-        # The loss is the largest over all traces: whatever the trace is, the bound holds.
-        paid += trace * (2.0 * total(v * left) - trace * (1.0 + total(0.5 * answer / denominator)))
-    rounding = (8.0 + np.log2(len(v))) * np.finfo(float).eps
-    bound = paid - cost - rounding * (paid + cost)
-    bound = np.where(solutions.proved, np.maximum(bound, loss - rounding * size), bound)
-
-    used_now = total(c)
-    unit = np.ldexp(1.0, exponent)
-    with np.errstate(over="ignore", under="ignore"):
-        return {
-            "price": price * unit * unit,
-            "scale": np.sqrt(0.5 * price) * unit,
-            "loss": loss * unit * unit,
-            "lower_bound": np.minimum(bound, loss) * unit * unit,
-            "gap": np.where(size > 0.0, np.maximum(0.0, loss - bound) / np.where(size > 0.0, size, 1.0), 0.0),
-            "kkt_error": kkt_error,
-            "budget_error": np.where(price > 0.0, np.abs(used_now - used), np.maximum(0.0, used_now - budget)),
-        }
-
-
-def _denominator(k: FloatArray, c: FloatArray) -> FloatArray:
-    """Return 1 + γC, set to 1 for κ = 1 and C = 1, where numerators vanish with it."""
-    denominator: FloatArray = 1.0 + 0.5 * (k - 3.0) * c
-    denominator[denominator == 0.0] = 1.0
-    return denominator
+            certificate = certify_terms(
+                found.terms,
+                features=n,
+                dimensions=budget[block],
+                budget=np.where(found.multiplier > 0.0, whole, np.minimum(whole, found.terms.used)),
+                multiplier=2.0 * np.square(found.multiplier),
+                unit=found.unit,
+                proved=found.proved,
+            )
+        for name, values in certificate._asdict().items():
+            answer[name][block] = values
+        answer["capacity"][block] = found.capacity.T
+    return answer

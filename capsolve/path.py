@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from capsolve._checks import FloatArray, at_least, real_array, scalar
-from capsolve.allocation import FINEST_TOLERANCE, Allocation, allocate
-from capsolve.losses.quadratic import QuadraticLoss
-from capsolve.solvers.path import at_budgets, capacity_knots
+from capsolve._checks import FloatArray, ReadOnlyArrays, at_least, read_only, real_array, scalar
+from capsolve.allocation import Allocation, allocate
+from capsolve.certificate import FINEST_TOLERANCE
+from capsolve.losses.quadratic import QuadraticLoss, response_curve
+from capsolve.solvers.value_function import ValueFunction
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CapacityPath:
+class CapacityPath(ReadOnlyArrays):
     """Prices and losses for many budgets; capacities on demand.
 
     ``path[k]`` is the full `Allocation` for ``path.dimensions[k]``, certificate included, solved when asked for.
@@ -91,19 +92,18 @@ def capacity_path(
     ----------
     arXiv 2210.01892, eqs. 15–18: capacities are piecewise linear in 1/τ.
     """
-    model = QuadraticLoss(importance, kurtosis, bias)
+    model = QuadraticLoss(importance, kurtosis, bias).to_numpy()
     budgets = np.array(real_array("dimensions", dimensions, ndim=1))
     if budgets.size == 0:
         raise ValueError("dimensions must have at least one budget, got an empty array")
     at_least("dimensions", budgets, 0.0)
     tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
     if model.bias and model.convex and model.demand > 0.0:
-        scale, loss = at_budgets(capacity_knots(model), budgets)
+        scale, loss = ValueFunction.of(response_curve(model.importance, model.kurtosis)).at(budgets)
         with np.errstate(over="ignore"):
             price = 2.0 * np.square(scale)
     else:
         solved = [allocate(model, budget, tolerance=tolerance) for budget in budgets]
         scale, price, loss = (np.array([getattr(a, name) for a in solved]) for name in ("scale", "price", "loss"))
-    for array in (budgets, price, scale, loss):
-        array.setflags(write=False)
+    read_only(budgets, price, scale, loss)
     return CapacityPath(model, budgets, price, scale, loss, tolerance)

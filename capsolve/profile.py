@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsolve import _checks
-from capsolve._checks import FloatArray
+from capsolve._checks import FloatArray, ReadOnlyArrays
 from capsolve.moments import Moments, measure
 
 # E x⁴ / (E x²)² of symmetric distributions about zero
@@ -20,7 +20,7 @@ _KURTOSIS = {"uniform": 9 / 5, "gaussian": 3.0, "laplace": 6.0, "rademacher": 1.
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Profile:
+class Profile(ReadOnlyArrays):
     """Importance and kurtosis of n features: the data of an allocation problem.
 
     Parameters

@@ -23,6 +23,7 @@ NAMES = (
     "concave",
     "power_law",
     "sensitivities",
+    "neuron_noise",
     "incidental",
 )
 """The results, in the order in which they build on each other."""

@@ -13,7 +13,6 @@ def start(*args, folder):
         [sys.executable, "-m", "capsolve", *map(str, args)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         cwd=folder,
         start_new_session=True,
     )

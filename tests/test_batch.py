@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import capsolve
 from capsolve import Status, batch
-from capsolve.solvers.columns import total
+from capsolve.losses.quadratic import column_sum as total
 from tests.oracles import NASTY_KURTOSIS, brute_force, profiles
 
 

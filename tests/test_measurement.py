@@ -62,8 +62,9 @@ def test_a_learned_dictionary_in_either_orientation(tmp_path, dictionary):
         assert found[features].weights.features == features
         np.testing.assert_allclose(found[features].capacity, expected, rtol=1e-12)
         np.testing.assert_allclose(found[features].squared_norm, np.vecdot(W, W), rtol=1e-14)
-    np.testing.assert_array_equal(found["rows"].capacity, found["columns"].capacity)
-    np.testing.assert_array_equal(found["rows"].spectrum, found["columns"].spectrum)
+    # eigenvalues are off by some eps of the largest
+    spectrum = found["rows"].spectrum
+    np.testing.assert_allclose(found["columns"].spectrum, spectrum, rtol=0, atol=1e-13 * spectrum.max())
     assert 0.5 < found["rows"].total < 40
     # negative control: as 64 features in 40 dimensions it is another embedding
     save_file({"W_dec": W}, tmp_path / "w.safetensors")
@@ -80,8 +81,8 @@ def test_streaming_is_the_same_as_in_memory(tmp_path, monkeypatch, dtype, featur
     monkeypatch.setattr(weights, "_BLOCK", 40 * 700)
     blocks = measure(tmp_path / "w.safetensors")
     assert len(list(blocks.weights.blocks())) == 5
-    # rounding: the sum over D products of relative error u, see `capacities`
-    tolerance = 1e-13 if dtype == np.float64 else 1e-6
+    # Rounding errors of a sum of n products add up like a random walk, to about √n of them; see `capacities`.
+    tolerance = np.sqrt(len(W)) * np.finfo(np.float64 if dtype == np.float64 else np.float32).eps
     np.testing.assert_allclose(whole.capacity, exact, rtol=tolerance)
     np.testing.assert_allclose(blocks.capacity, exact, rtol=tolerance)
     np.testing.assert_allclose(

@@ -62,6 +62,7 @@ any_float = st.floats(-(2.0**1000), 2.0**1000)
 tame_float = st.floats(-1e6, 1e6) | st.integers(-3, 3).map(float)
 
 
+@pytest.mark.slow
 @given(samples(any_float | tame_float), st.integers(1, 40))
 def test_any_data_in_any_blocks_against_exact_arithmetic(x, rows):
     with small_blocks(1, rows):
@@ -250,6 +251,7 @@ def test_plus_and_minus_one_have_kurtosis_one_without_error():
 # ------------------------------------------------------------------ memory
 
 
+@pytest.mark.slow
 def test_memory_mapped_file_is_read_in_constant_memory(tmp_path):
     shape = (2**19, 64)  # 256 MiB
     file = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.float64, shape=shape)

@@ -1,13 +1,10 @@
 """The capacity path against single solves."""
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
 
 import capsolve
-from capsolve.solvers.path import _covered, capacity_knots, running_sum
 from tests.oracles import profiles
 
 
@@ -53,49 +50,6 @@ def test_the_price_is_minus_the_slope_of_the_loss():
     path = capsolve.capacity_path(v, k, budgets)
     slope = (capsolve.capacity_path(v, k, budgets - h).loss - capsolve.capacity_path(v, k, budgets + h).loss) / (2 * h)
     np.testing.assert_allclose(path.price, slope, rtol=1e-5)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_covered_sums_the_intervals_over_each_cell(seed):
-    rng = np.random.default_rng(seed)
-    size, count = int(rng.integers(1, 70)), int(rng.integers(1, 90))
-    first = rng.integers(0, size, count)
-    last = first + rng.integers(0, size - first + 1)
-    value = 10.0 ** rng.uniform(-150, 150, count)
-    expected = [value[(first <= cell) & (cell < last)].sum() for cell in range(size)]
-    np.testing.assert_allclose(_covered(first, last, value, size), expected, rtol=1e-14)
-
-
-@pytest.mark.parametrize("levels", [1, 2, 3])
-def test_running_sums_have_the_precision_they_are_asked_for(levels):
-    rng = np.random.default_rng(levels)
-    large = rng.normal(size=500) * 1e12
-    values = np.concatenate([large, rng.random(400), -large, rng.random(100)])
-    sums = running_sum(values, levels, block=64)
-    exact = np.array([math.fsum(values[: i + 1]) for i in range(values.size)])
-    error = np.max(np.abs(sums - exact) / np.maximum(1.0, np.abs(exact)))
-    assert (error > 1e-6) if levels == 1 else (error < 1e-15)  # one level is the control
-
-
-def test_running_sums_become_infinite_where_they_overflow():
-    values = np.array([1.0, 2.0, 1e308, 1e308, 5.0, np.inf, 1.0])
-    with np.errstate(over="ignore"):
-        np.testing.assert_array_equal(running_sum(values, 2, block=2), np.cumsum(values))
-
-
-@pytest.mark.parametrize("excess", [1.0, 1e-9, 1e-14])
-def test_knots_of_steep_features_among_flat_ones(excess):
-    """The slopes of features near κ = 3 are up to 1e14 times those of the others, and leave no trace when gone."""
-    rng = np.random.default_rng(3)
-    v, k = rng.lognormal(size=400), 3.0 + rng.exponential(9.0, 400)
-    k[:5] = 3.0 + excess
-    path = capacity_knots(capsolve.QuadraticLoss(v, k))
-    demand = capsolve.QuadraticLoss(v, k).demand_curve()
-    for i in range(0, 800, 7):
-        used = math.fsum(demand.at(path.scale[i]))
-        below, above = (np.searchsorted(-path.scale, -path.scale[i], side) for side in ("left", "right"))
-        assert path.dimensions[below] - 1e-11 <= used + demand.jumps_at(path.scale[i]).sum()
-        assert used <= path.dimensions[above - 1] + 1e-11
 
 
 @pytest.mark.parametrize("budgets", [[], [[1.0]], [-1.0], [np.nan], ["a"], 1.0])

@@ -16,6 +16,7 @@ def problem(seed, n):
     return rng.lognormal(0, 1, n), k, int(rng.integers(1, n))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 5, 14, 100, 2000])
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("rotate", [False, True])

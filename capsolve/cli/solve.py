@@ -102,8 +102,8 @@ def command(
       capsolve solve profile.csv -D 100 -o allocation.parquet
       capsolve solve profile/ -D 1e6 -o allocation/
     """  # noqa: D301  (click's mark for lines to be kept)
-    from capsolve.allocation import Status  # noqa: PLC0415
     from capsolve.allocation import solve as find  # noqa: PLC0415
+    from capsolve.certificate import Status  # noqa: PLC0415
     from capsolve.files.parquet_folder import open_profile  # noqa: PLC0415
 
     keep_inputs(Path(profile), output, figure)

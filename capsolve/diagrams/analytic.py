@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from capsolve._checks import FloatArray, scalar, whole
-from capsolve.allocation import FINEST_TOLERANCE, Phase
+from capsolve.allocation import Phase
+from capsolve.certificate import FINEST_TOLERANCE
 from capsolve.diagrams.axes import Axis, restored_axes, stored_axes
 from capsolve.diagrams.boundaries import Boundary, closed_form, traced
 from capsolve.diagrams.problems import Problems, problems_over

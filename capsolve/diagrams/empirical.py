@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsolve._checks import FloatArray, IndexArray, flag, scalar, whole
+from capsolve._threads import one_blas_thread
 from capsolve.diagrams.agreement import Agreement, compare
 from capsolve.diagrams.analytic import PhaseDiagram, phase_of, solved
 from capsolve.diagrams.axes import KNOWN, Axis, restored_axes, stored_axes
@@ -350,7 +351,8 @@ def _tasks(problems: Problems, x: Axis, y: Axis, settings: _Settings, batch: int
 
 def compute_cells(task: _Task) -> list[Arrays]:
     """Find a task's cells: capacities (k, n), loss (k,), share of agreeing starts (k,) and embedding (k, n, D)."""
-    return [_descend(task) if task.settings.model == QUADRATIC else _train(task)]
+    with one_blas_thread():  # matrices are small, and workers would get into each other's way
+        return [_descend(task) if task.settings.model == QUADRATIC else _train(task)]
 
 
 def _descend(task: _Task) -> Arrays:

@@ -13,7 +13,6 @@ from capsolve._checks import FloatArray
 from capsolve.allocation import Allocation, Phase
 from capsolve.figures._style import COLOURS, CROWD, MARKERS
 from capsolve.losses.quadratic import QuadraticLoss
-from capsolve.losses.tabulated import TabulatedLoss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +72,6 @@ def sorted_features(allocation: Allocation, names: Sequence[str] | None) -> Feat
         order = np.lexsort((-model.kurtosis, -model.importance))
         title = "features, most important first"
     else:
-        assert isinstance(model, TabulatedLoss)  # noqa: S101  (for the type checker: there are no others in memory)
         order = np.argsort(-model.feature_loss(np.zeros(n)), kind="stable")
         title = "features, costliest to ignore first"
     labels = called(names, n, order if n <= NAMED else order[:0])

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from capsolve.allocation import Phase, Status
+from capsolve.allocation import Phase
+from capsolve.certificate import Status
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -117,8 +117,8 @@ def phases(allocation: Allocation, *, names: Sequence[str] | None = None, ax: Ax
     The features come in the order of `capacity`. Behind each lies, over all kurtoses, the phase that a feature
     of its importance v would be in at the scale τ: monosemantic for v ≥ τ; below, polysemantic from
     κ = 1 + 2τ/v on; among the concave losses, κ < 3, all or nothing from v² (κ−1) = λ on. Dots of κ > 3 always
-    lie in their phase. Those of κ < 3 do when the price alone settles the allocation; where that takes branch
-    and bound, because the budget does not divide evenly, some near the border may lie beyond it.
+    lie in their phase. Those of κ < 3 do when the price alone settles the allocation; where local optima have to be
+    compared, because the budget does not divide evenly, some near the border may lie beyond it.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def _borders(allocation: Allocation, model: QuadraticLoss, importance: FloatArra
     """
     v, scale = importance, allocation.scale
     trace = model.trace(allocation.capacity)
-    whole = max(scale, math.sqrt(float(np.max(model.steepest(allocation.capacity))) / 2.0))
+    whole = max(scale, math.sqrt(float(np.max(model.average_gain(allocation.capacity))) / 2.0))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         concave = np.minimum(3.0, 1.0 + 2.0 * np.square(whole / v))
         ignored = np.where(v >= scale, concave, 1.0 + (2.0 * scale - trace) / v)

@@ -27,7 +27,6 @@ from capsolve.figures._style import (
     plain_log,
 )
 from capsolve.losses.quadratic import QuadraticLoss
-from capsolve.losses.tabulated import TabulatedLoss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,8 +41,8 @@ COLUMNS = 3  # of small panels
 LINES = {Phase.IGNORED: (0, (1, 1)), Phase.POLYSEMANTIC: "solid", Phase.MONOSEMANTIC: "solid"}
 PRICE: dict[str, Any] = {"color": "black", "linewidth": 1.0, "linestyle": (0, (6, 2)), "zorder": 5}
 
-# where smooth curves are evaluated: densely near 0 too, for with large kurtosis they fall most there
-GRID = np.unique(np.concatenate([np.geomspace(1e-8, 1e-2, 60), np.linspace(0.0, 1.0, 201)]))
+# Capacities at which two curves must agree to be drawn as one.
+COMPARED = (0.0, 0.05, 0.2, 0.4, 0.6, 0.8)
 
 
 def water_level(allocation: Allocation, *, names: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
@@ -134,12 +133,8 @@ def draw_level(ax: Axes, allocation: Allocation, names: Sequence[str] | None) ->
 
 def _groups(allocation: Allocation, order: IndexArray) -> tuple[list[IndexArray], int]:
     """Return the features of each curve to draw, the most important curve first, and how many curves there are."""
-    model = allocation.model
-    if isinstance(model, QuadraticLoss):
-        columns = [model.importance, model.kurtosis]
-    else:
-        assert isinstance(model, TabulatedLoss)  # noqa: S101  (for the type checker: there are no others in memory)
-        columns = [model.multiplier, model.shape_of.astype(float)]
+    model, n = allocation.model, allocation.model.features
+    columns = [model.excess_loss(np.full(n, c)) for c in COMPARED]
     equal = np.column_stack([*columns, allocation.capacity])[order]
     _, first, group = np.unique(equal, axis=0, return_index=True, return_inverse=True)
     group = group.ravel()  # of shape (n, 1) in some versions of NumPy
@@ -156,16 +151,7 @@ def _groups(allocation: Allocation, order: IndexArray) -> tuple[list[IndexArray]
 
 def _curve(allocation: Allocation, feature: int) -> tuple[FloatArray, FloatArray]:
     """Return capacities and what the next bit is worth there; NaN where that cannot be shown."""
-    model = allocation.model
-    if isinstance(model, QuadraticLoss):
-        v = model.effective_importance(model.trace(allocation.capacity))[feature]
-        x = GRID
-        y = QuadraticLoss(np.full(x.size, v), model.kurtosis[feature]).marginal(x)
-    else:
-        assert isinstance(model, TabulatedLoss)  # noqa: S101
-        fall = -np.diff(model.shapes[model.shape_of[feature]]) / np.diff(model.grid)
-        x = np.repeat(model.grid, 2)[1:-1]
-        y = model.multiplier[feature] * np.repeat(fall, 2)
+    x, y = allocation.model.marginal_curve(feature, allocation.capacity)
     return x, np.where(_shown(y), y, np.nan)
 
 
@@ -176,10 +162,10 @@ def _shown(value: Any) -> BoolArray:
 def _dot_heights(allocation: Allocation) -> FloatArray:
     """Return the marginal value at the optimum; between the two of a kink, the price or what is nearest to it."""
     model, capacity = allocation.model, allocation.capacity
-    assert isinstance(model, QuadraticLoss | TabulatedLoss)  # noqa: S101
     following, last = model.marginal(capacity), model.marginal(capacity, growing=False)
     between = np.clip(allocation.price, np.minimum(following, last), np.maximum(following, last))
-    return np.where(capacity == 0.0, following, np.where(capacity == 1.0, last, between))
+    heights: FloatArray = np.where(capacity == 0.0, following, np.where(capacity == 1.0, last, between))
+    return heights
 
 
 def _name(names: Sequence[str]) -> str:

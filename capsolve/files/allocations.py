@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from capsolve.allocation import Allocation, certify
+from capsolve.allocation import Allocation, allocate, certify
+from capsolve.certificate import Status
 from capsolve.files._paths import StrPath
 from capsolve.files.parquet_folder import write_dataset
 from capsolve.files.tables import number, read_table, write_table
-from capsolve.losses.arrays import QuadraticArrays
 from capsolve.losses.quadratic import QuadraticLoss
 
 
@@ -22,7 +22,7 @@ def write_allocation(allocation: Allocation, path: StrPath, *, names: Sequence[s
 
     Raises `ValueError` if the file type is unknown or names do not fit, and `OSError` if the file cannot be written.
     """
-    if isinstance(allocation.model, QuadraticArrays) and allocation.model.lazy:
+    if isinstance(allocation.model, QuadraticLoss) and allocation.model.lazy:
         if names is not None:
             raise ValueError("names cannot be written with an allocation of Dask arrays")
         write_dataset(allocation, path)
@@ -34,8 +34,8 @@ def read_allocation(path: StrPath) -> Allocation:
     """Read an allocation of the quadratic model back and judge it anew.
 
     Everything but the lower bound is recomputed from importance, kurtosis, capacity, dimensions and bias: a file
-    that was changed by hand is not optimal any more, and says so. The lower bound is the better of the one
-    in the file, which may have cost a search, and the one the model shows by itself.
+    that was changed by hand is not optimal any more, and says so. The lower bound is the one that the model shows:
+    where that costs a search (κ < 3) the problem is solved again, because the bound in the file is a claim, no proof.
 
     Raises
     ------
@@ -75,10 +75,10 @@ def read_allocation(path: StrPath) -> Allocation:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     judged = certify(model, once["dimensions"], table["capacity"])
-    if not (math.isfinite(once["lower_bound"]) and judged.lower_bound < once["lower_bound"] <= judged.loss < math.inf):
+    if judged.status is Status.OPTIMAL or model.convex or not math.isfinite(judged.loss):
         return judged
-    gap = (judged.loss - once["lower_bound"]) / judged.loss
-    return certify(model, once["dimensions"], table["capacity"], gap=gap)
+    bound = allocate(model, once["dimensions"]).lower_bound
+    return certify(model, once["dimensions"], table["capacity"], lower_bound=bound)
 
 
 def _flag(cell: Any) -> bool:

@@ -17,7 +17,6 @@ from capsolve._checks import FloatArray
 from capsolve.allocation import Allocation, Phase
 from capsolve.files._paths import StrPath, new_folder, optional_module, readable_file, replacing
 from capsolve.files.tables import found_columns, parquet_file, write_parquet
-from capsolve.losses.arrays import QuadraticArrays
 from capsolve.losses.quadratic import QuadraticLoss
 
 # The columns of a profile, and the least that may stand in them.
@@ -159,7 +158,7 @@ def write_dataset(allocation: Allocation, folder: StrPath) -> None:
     da = optional_module("dask.array", "dask")
     optional_module("pyarrow.parquet", "parquet")
     model = allocation.model
-    if not (isinstance(model, QuadraticArrays) and model.lazy):
+    if not (isinstance(model, QuadraticLoss) and model.lazy):
         raise TypeError("an allocation of Dask arrays is written to a folder, all others to a file")
     once = {name: getattr(allocation, name) for name in ("dimensions", "price", "lower_bound")}
     with new_folder(folder) as temporary:

@@ -190,7 +190,7 @@ def _describe(W: Any, features: IndexArray, pivots: IndexArray, unit: float, cut
         name = {1: "monosemantic", 2: "antipodal pair"}.get(features.size, "large block")
     else:
         name = polytope(W[features].astype(float) / unit, rank, cut) or "large block"
-    return Block(name, features, rank, scale * unit**2, residual, capacity)
+    return Block(name, features, rank, scale * unit * unit, residual, capacity)
 
 
 def _chunks(index: IndexArray) -> Iterator[IndexArray]:

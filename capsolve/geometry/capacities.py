@@ -190,7 +190,8 @@ class _Factor:
         whiten = xp.matrix_transpose(directions) * inverse[..., None, :]
         scale = or_one(xp, self._scale)[..., None, :]  # leverages do not see column scales
         parts = [(block / scale) @ whiten for block in row_blocks(rows, _FACTOR)]
-        return xp.concat([xp.vecdot(part, part, axis=-1) for part in parts], axis=-1)
+        # The rows of an orthonormal basis are no longer than 1, but for rounding times the condition number.
+        return xp.concat([xp.clip(xp.vecdot(part, part, axis=-1), None, 1.0) for part in parts], axis=-1)
 
 
 def random_capacity(features: float, dimensions: float) -> float:
@@ -211,12 +212,12 @@ def random_capacity(features: float, dimensions: float) -> float:
 
 def _features_first(W: Any, feature_axis: int) -> Any:
     """Bring the feature axis to −2 and the dimensions to −1."""
-    if not api.is_array_api_obj(W):
+    if not api.is_array_api_obj(W) or isinstance(W, np.ma.MaskedArray):
         W = floating("W", W)[1]
     if W.ndim < 2:
         raise ValueError(f"W must have a feature and a dimension axis, got shape {tuple(W.shape)}")
-    if not -W.ndim <= feature_axis < W.ndim:
+    if not isinstance(feature_axis, int | np.integer) or not -W.ndim <= feature_axis < W.ndim:
         raise ValueError(
-            f"feature_axis must be in [{-W.ndim}, {W.ndim - 1}] for shape {tuple(W.shape)}, got {feature_axis}"
+            f"feature_axis must be in [{-W.ndim}, {W.ndim - 1}] for shape {tuple(W.shape)}, got {feature_axis!r}"
         )
     return api.array_namespace(W).moveaxis(W, feature_axis, -2)

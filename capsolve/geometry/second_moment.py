@@ -17,7 +17,7 @@ import array_api_compat as api
 import numpy as np
 
 from capsolve._arrays import floating as as_floating
-from capsolve._checks import FloatArray
+from capsolve._checks import FloatArray, refuse_masked
 
 # Entries of W handled at a time. Adding a block costs an addition to M, so those blocks are the larger ones; not so
 # large, though, that each would be given fresh memory, which costs more than to write to it.
@@ -29,6 +29,7 @@ _ARITY = 8
 
 def floating(name: str, W: Any) -> tuple[Any, Any]:
     """Return ``(namespace, W)`` with W as at least float32, on its own device; ``ValueError`` if W cannot be."""
+    refuse_masked(name, W)
     if not api.is_array_api_obj(W):
         try:
             W = np.asarray(W)
@@ -120,7 +121,8 @@ class SecondMoment:
     def interference(self, rows: Any) -> Any:
         """Return Σ_j (ŵ·w_j)² over the other rows j, for each of ``rows``: shape (..., n), 0 for a zero row."""
         xp, parts = self._parts(rows)
-        return xp.concat([unit * (total - own) * unit for own, total, unit in parts], axis=-1)
+        with np.errstate(over="ignore"):  # infinite where the true number overflows
+            return xp.concat([unit * (total - own) * unit for own, total, unit in parts], axis=-1)
 
     def spectrum(self) -> FloatArray:
         """Return the D eigenvalues of M, largest first; for blocks that were two-dimensional NumPy arrays."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsolve._checks import FloatArray, flag, scalar, whole
+from capsolve._threads import one_blas_thread
 from capsolve.files._paths import StrPath
 from capsolve.files.archives import reading_archive, write_archive
 from capsolve.files.checkpoints import Checkpoint, fingerprint, run
@@ -187,8 +188,10 @@ def collision_sweep(
     Notes
     -----
     The steps are those of AdamW on all weights until few are left that are not close to 0; then on these alone, see
-    `capsolve.incidental.sparse_adamw`. Memory: five arrays of n × m single precision numbers for each network in
-    training, and four such arrays until its group of four is done.
+    `capsolve.incidental.sparse_adamw`. Matrix products run on one thread, so that the collisions are the same
+    however many processors there are; an executor of several processes uses these. On another kind of processor some
+    features may end elsewhere: rounding decides between neurons that are all but equal. Memory: five arrays of n × m
+    single precision numbers for each network in training, and four such arrays until its group of four is done.
 
     Examples
     --------
@@ -246,8 +249,10 @@ def _networks(task: Task) -> list[Arrays]:
     """Train networks of one width and measure them."""
     n, m, numbers, recipe, window, seed = task
     starts = [start_weights(n, m, number, seed) for number in numbers]
+    with one_blas_thread():  # training is chaotic: a sum that is shared out otherwise may end in other collisions
+        ends = train(starts, recipe)
     found: list[Arrays] = []
-    for start, end in zip(starts, train(starts, recipe), strict=True):
+    for start, end in zip(starts, ends, strict=True):
         counts = count_collisions(end, low=window[0], high=window[1])
         entry: Arrays = {name: np.asarray(getattr(counts, name)) for name in _MEASURED}
         entry["kept"] = same_winner(start, end)

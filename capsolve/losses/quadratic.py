@@ -1,13 +1,18 @@
 r"""The quadratic toy model of Scherlis et al. 2022 in closed form.
 
-Inputs x_i are independent with zero mean, zero third moment, unit variance and kurtosis κ_i. The target is
-y = Σ v_i x_i², the network ŷ = Σ_k (Σ_i W_ik x_i)² + c. Once every embedding row has its best length, the expected
-squared error depends on the capacities alone (eqs. 13–14): with γ_i = (κ_i − 3)/2,
+Inputs x_i are independent with zero mean, unit variance and kurtosis κ_i. The target is y = Σ v_i x_i², the network
+ŷ = Σ_k (Σ_i W_ik x_i)² + c. Once every embedding row has its best length, the expected squared error depends on the
+capacities alone (eqs. 13–14). Everything is one function, ρ(C) = (κ−1)/(1+γC) with γ = (κ−3)/2:
 
-    L(C) = Σ_i v_i² (κ_i − 1) (1 − C_i) / (1 + γ_i C_i).
+    loss            f(C)    = v² ρ (1−C)
+    marginal value  −f'(C)  = ½ (vρ)²
+    mean marginal value up to C = 1:  f(C)/(1−C) = v² ρ
+    squared norm    |w|²    = ½ v ρ C
 
 Without the output bias c the loss gains the square of the trace T = Σ_i (v_i − |w_i|²), which raises every importance
 to v_i + T/(κ_i − 1); T depends on all capacities but is known in closed form once they are.
+
+The functions here are formulas over arrays of any library and any shape; `QuadraticLoss` is the model.
 """
 
 from __future__ import annotations
@@ -18,82 +23,157 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import array_api_compat as api
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._checks import FloatArray, capacity_vector, flag, outward, profile_shaped, scalar, validate
+from capsolve._arrays import is_foreign, to_numpy
+from capsolve._checks import (
+    FloatArray,
+    ReadOnlyArrays,
+    alike,
+    brought,
+    capacity_vector,
+    flag,
+    profile_shaped,
+    scalar,
+    validate,
+)
+from capsolve.losses.model import CURVE_GRID, FormerNames
 
-# Importances this many times the scale belong to full features: larger ones are capped where losses are normalised, so
-# that squares stay finite.
-GIANT = 1e140
+# Where importances are measured in units of the scale τ, numbers and squares above these belong to features that are
+# full at any optimum: they are capped, so that nothing overflows.
+LARGE, HUGE = 1e150, 1e300
 # Up to so many numbers are copied.
 PRIVATE = 1 << 16
 
 
-class Demand(NamedTuple):
-    """How the capacity of each feature answers to the scale τ = √(price/2), shape (n,) each.
+def ratio(kurtosis: Any, capacity: Any, xp: Any = np) -> Any:
+    """Return ρ(C) = (κ−1)/(1+γC); 2 at C = 1, whatever the kurtosis is."""
+    full = capacity == 1.0
+    partial = xp.where(full, xp.zeros_like(capacity), capacity)  # for κ = 1 the quotient is 0/0 at C = 1
+    return xp.where(full, 2.0, (kurtosis - 1.0) / (1.0 + 0.5 * (kurtosis - 3.0) * partial))
 
-    Capacity is 0 for τ ≥ ``enter``, 1 for τ ≤ ``full`` and linear in 1/τ between, at a rate set by ``gain`` = 2/(κ−3).
-    Where ``enter`` = ``full`` the feature takes everything at once (κ ≤ 3, or so close above 3 that no τ lies
-    between). ``width`` is the capacity of a satisfied feature: 1, or less where part of it has been given already.
+
+def trace_of(importance: Any, kurtosis: Any, capacity: Any, total: Callable[[Any], Any] = np.sum) -> Any:
+    """Return T = Σ (v_i − |w_i|²) at the best row lengths of a network without bias (eqs. 32–33).
+
+    The lengths depend on T themselves, linearly: solved for T, and free of cancellation. Needs κ ≥ 3.
+    """
+    denominator = 1.0 + 0.5 * (kurtosis - 3.0) * capacity
+    return total(importance * ((1.0 - capacity) / denominator)) / (1.0 + total(0.5 * capacity / denominator))
+
+
+class ResponseCurve(NamedTuple):
+    """How the capacity of each feature answers to the scale τ = √(price/2); arrays of one shape, features first.
+
+    Capacity is 0 for τ ≥ ``enter``, 1 for τ ≤ ``full`` and linear in 1/τ between. Where ``enter`` = ``full`` the
+    feature jumps (κ ≤ 3, or so close above 3 that no τ lies between); a concave loss (κ < 3) answers as its convex
+    envelope, which jumps.
     """
 
-    enter: FloatArray
-    full: FloatArray
-    gain: FloatArray
-    width: FloatArray
+    enter: Any
+    full: Any
+    anchor: Any  # the line is start + slope · (anchor − τ)/τ, from its better conditioned end
+    start: Any
+    slope: Any
+    width: Any  # the capacity of a saturated feature: 1, or 0 for one of importance 0
 
-    def at(self, scale: float, correction: float = 0.0, xp: Any = np) -> Any:
+    def at(self, scale: Any, correction: Any = 0.0, xp: Any = np) -> Any:
         """Return the capacities at τ = ``scale`` + ``correction``; a feature that jumps exactly there has not jumped.
 
-        The correction is what a float cannot hold of τ: some ulps of it, which is much where κ − 3 is small.
+        The correction is what a float cannot hold of τ: some ulps of it, which is much where κ − 3 is small. ``scale``
+        is a number > 0, or an array that broadcasts against the curves.
         """
-        room = (self.enter - scale) - correction
-        excess = (scale - self.full) + correction
-        # Two forms of one line: the first keeps small capacities accurate relatively (large κ), the second keeps steep
-        # ones accurate absolutely (κ near 3), because τ − full is exact there (Sterbenz).
-        share = xp.where(self.gain < 1.0, self.gain * (room / scale), 1.0 - (1.0 + self.gain) * (excess / scale))
-        share = xp.where(room <= 0.0, 0.0, xp.where(excess <= 0.0, 1.0, xp.clip(share, 0.0, 1.0)))
-        return share * self.width
+        share = self.anchor - scale
+        lower, upper = self.full >= scale, self.enter > scale
+        if not isinstance(correction, float) or correction != 0.0:
+            share -= correction
+            lower, upper = (self.full - scale) >= correction, (self.enter - scale) > correction
+        share *= self.slope
+        share /= scale
+        share += self.start
+        if xp is not np:
+            lower, upper = xp.astype(lower & upper, share.dtype), xp.astype(upper, share.dtype)
+        share = xp.clip(share, lower, upper)
+        share *= self.width
+        return share
 
-    def jumps_at(self, scale: float) -> FloatArray:
-        """Return what the features that jump exactly at ``scale`` would add, 0 for the others."""
-        return np.where((self.enter <= self.full) & (self.enter == scale), self.width, 0.0)
+    def jumps_at(self, scale: Any) -> Any:
+        """Return which features jump exactly at ``scale``."""
+        return (self.enter <= self.full) & (self.enter == scale) & (self.width > 0.0)
 
-
-def _kept(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a read-only array: a private copy if it is small, a view if it is large."""
-    array = array.copy() if array.size <= PRIVATE else array.view()
-    array.flags.writeable = False
-    return array
-
-
-def _wide(array: npt.NDArray[Any]) -> FloatArray:
-    if array.dtype == np.float64:
-        return array
-    array = array.astype(np.float64)
-    array.flags.writeable = False
-    return array
+    def take(self, rows: Any) -> ResponseCurve:
+        """Return the curves of some of the features."""
+        return ResponseCurve(*(part[rows] for part in self))
 
 
-def demand_of(v: Any, k: Any, xp: Any = np) -> Demand:
-    """Return the demand of features with importance ``v`` and kurtosis ``k``, see `QuadraticLoss.demand_curve`."""
+def response_curve(importance: Any, kurtosis: Any, xp: Any = np) -> ResponseCurve:
+    """Return how features answer to the scale τ (eqs. 15–18)."""
+    v, k = importance, kurtosis
     convex, excess = k >= 3.0, k - 3.0
     full = xp.where(convex, v, v * xp.sqrt(0.5 * (k - 1.0)))
     enter = xp.where(convex, v * (0.5 * (k - 1.0)), full)
     gain = xp.where(excess > 0.0, 2.0 / xp.where(excess > 0.0, excess, 1.0), 0.0)
-    return Demand(enter, full, gain, xp.where(v > 0.0, xp.ones_like(v), 0.0))
+    # Two forms of one line: from where a feature enters, small capacities are accurate relatively (large κ); from where
+    # it is full, steep ones are accurate absolutely (κ near 3), because τ − full is exact there (Sterbenz).
+    steep = gain >= 1.0
+    start = xp.where(steep, xp.ones_like(gain), 0.0)
+    return ResponseCurve(
+        enter, full, xp.where(steep, full, enter), start, gain + start, xp.where(v > 0.0, xp.ones_like(v), 0.0)
+    )
+
+
+class FeatureTerms(NamedTuple):
+    """What a certificate needs to know of each feature; see `feature_terms`."""
+
+    loss: Any
+    marginal: Any  # −f'(C)
+    lagrangian_gap: Any  # by how much f(C) + λC may exceed its minimum over [0, 1]
+
+
+def feature_terms(
+    importance: Any, kurtosis: Any, capacity: Any, scale: Any, xp: Any = np, target: Any = None
+) -> FeatureTerms:
+    """Return loss, marginal value and Lagrangian gap of features at any capacities, for the price λ = 2 · scale².
+
+    Importances are in units in which the scale is of order one, or losses are. The gap is a difference in closed form,
+
+        to C = 0:  C (λ − ½ v² (κ−1) ρ),      to C = 1:  (1−C) (v²ρ − λ),      to the parabola's end between:
+        (1+γC)/(2γ) · (vρ − 2τ)²
+
+    The first two are all there is for concave losses, of which it is the larger one. A convex loss has its minimum
+    at C = 1 where v ≥ τ, at C = 0 where ½v(κ−1) ≤ τ, and else between. There the tangent bounds the gap as well, by
+    max(C (λ−m), (1−C) (m−λ)) with m = ½(vρ)²: that is the smaller one where κ−3 is at rounding level.
+
+    ``target`` is the importance where ``importance`` is the effective one of a network without bias.
+    """
+    v, k, c = _capped(importance, HUGE, xp), kurtosis, capacity
+    empty, price = 1.0 - c, 2.0 * scale * scale
+    w = _capped(v * ratio(k, c, xp), LARGE, xp)
+    first = _capped(v * (k - 1.0), LARGE, xp)
+    chord, marginal = _capped(v * w, HUGE, xp), 0.5 * w * w
+    to_empty, to_full = c * (price - 0.5 * (first * w)), empty * (chord - price)
+    excess = xp.where(k > 3.0, k - 3.0, 1.0)
+    distance = w - 2.0 * scale
+    parabola = (1.0 + 0.5 * excess * c) * (distance * distance / excess)
+    convex = xp.where(v >= scale, to_full, xp.where(first <= 2.0 * scale, to_empty, parabola))
+    tangent = xp.maximum(c * (price - marginal), empty * (marginal - price))
+    gap = xp.where(k < 3.0, xp.maximum(to_empty, to_full), xp.minimum(convex, tangent))
+    return FeatureTerms((chord if target is None else _capped(target * w, HUGE, xp)) * empty, marginal, gap)
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
-class QuadraticLoss:
+class QuadraticLoss(ReadOnlyArrays, FormerNames):
     """Expected loss of the quadratic model as a function of capacity.
 
     Parameters
     ----------
     importance : (n,) array, v_i ≥ 0
-        Coefficients of the target y = Σ v_i x_i².
-    kurtosis : (n,) array or scalar, κ_i ≥ 1
+        Coefficients of the target y = Σ v_i x_i². NumPy or anything like it, or an array of PyTorch, JAX, CuPy, Dask or
+        another library with the array API, which is kept as it is, where it is: what it holds is checked when it is
+        gone through.
+    kurtosis : (n,) array or scalar, 1 ≤ κ_i ≤ 1e100
         Pearson kurtosis of the inputs (Gaussian = 3).
     bias : bool
         Whether the network has an output bias. Without one every kurtosis must be at least 3: below, capacity
@@ -105,7 +185,8 @@ class QuadraticLoss:
     Raises
     ------
     ValueError
-        For NaN, infinite or negative importance, kurtosis < 1 (or < 3 without bias), mismatched lengths, no features.
+        For NaN, infinite or negative importance, kurtosis < 1 (or < 3 without bias) or > 1e100, mismatched lengths, no
+        features; for arrays of two libraries or on two devices, or Dask arrays of unknown size.
 
     Examples
     --------
@@ -116,14 +197,16 @@ class QuadraticLoss:
 
     References
     ----------
-    arXiv 2210.01892, eqs. 12–14; without bias, eq. 11 with the trace term kept.
+    arXiv 2210.01892, eqs. 12–14; without bias, the trace term of eqs. 32–33.
     """
 
-    given: tuple[npt.NDArray[Any], npt.NDArray[Any]]  # importance (n,) and kurtosis, (n,) or (), in any precision
+    given: tuple[Any, Any]  # importance (n,) and kurtosis, (n,) or (), in any precision; or arrays of another library
     bias: bool = True
 
     def __init__(self, importance: Any, kurtosis: Any, bias: bool = True) -> None:
         self._keep(importance, kurtosis, bias)
+        if not self.in_memory:
+            return
         v, k = self.given
         validate(v, k)
         if not bias and k.min() < 3.0:
@@ -142,22 +225,49 @@ class QuadraticLoss:
 
     def _keep(self, importance: Any, kurtosis: Any, bias: bool) -> None:
         bias = flag("bias", bias)
-        v, k = profile_shaped(importance, kurtosis)
-        object.__setattr__(self, "given", (_kept(v), _kept(k)))
+        if is_foreign(importance) or is_foreign(kurtosis):
+            given = alike(importance, kurtosis)
+        else:
+            v, k = profile_shaped(importance, kurtosis)
+            given = _kept(v), _kept(k)
+        object.__setattr__(self, "given", given)
         object.__setattr__(self, "bias", bias)
 
     def __repr__(self) -> str:
         return f"QuadraticLoss(importance={self.importance!r}, kurtosis={self.kurtosis!r}, bias={self.bias})"
 
     @functools.cached_property
-    def importance(self) -> FloatArray:
-        """The importances, shape (n,), read-only."""
-        return _wide(self.given[0])
+    def in_memory(self) -> bool:
+        """Whether the data are NumPy's: those of other libraries stay where they are."""
+        return isinstance(self.given[0], np.ndarray)
+
+    @property
+    def lazy(self) -> bool:
+        """Whether the data are Dask arrays."""
+        return not self.in_memory and bool(api.is_dask_array(self.given[0]))
+
+    def to_numpy(self) -> QuadraticLoss:
+        """Return the same model in memory: itself where it is."""
+        if self.in_memory:
+            return self
+        v, k = self.given
+        return QuadraticLoss(to_numpy(v), k if isinstance(k, float) else to_numpy(k), self.bias)
+
+    def like_importance(self, column: FloatArray) -> Any:
+        """Return one number per feature as an array of the importance's kind, device and precision."""
+        return column if self.in_memory else brought(column, self.given[0])
 
     @functools.cached_property
-    def kurtosis(self) -> FloatArray:
-        """The kurtoses, shape (n,), read-only."""
+    def importance(self) -> Any:
+        """The importances, shape (n,), read-only; in float64, or as the arrays of another library that were given."""
+        return _wide(self.given[0]) if self.in_memory else self.given[0]
+
+    @functools.cached_property
+    def kurtosis(self) -> Any:
+        """The kurtoses, shape (n,), read-only; or the arrays of another library, or the number, that were given."""
         v, k = self.given
+        if not self.in_memory:
+            return k
         return _wide(k) if k.ndim else np.broadcast_to(_wide(k), v.shape)
 
     def numbers(self) -> tuple[list[float], list[float]]:
@@ -168,12 +278,13 @@ class QuadraticLoss:
     @property
     def features(self) -> int:
         """The number of features, n."""
-        return int(self.given[0].size)
+        return int(self.given[0].shape[0])
 
     @functools.cached_property
     def convex(self) -> bool:
         """Whether κ ≥ 3 for all features: then equal marginal loss is all there is to an optimum."""
-        return bool(self.given[1].min() >= 3.0)
+        k = self.given[1]
+        return k >= 3.0 if isinstance(k, float) else bool(api.array_namespace(k).all(k >= 3.0))
 
     @property
     def demand(self) -> float:
@@ -185,46 +296,67 @@ class QuadraticLoss:
         """The loss with unlimited dimensions, 0."""
         return 0.0
 
-    def trace(self, capacity: Any) -> float:
+    def trace(self, capacity: Any) -> Any:
         """Return T = Σ (v_i − |w_i|²) at the best row lengths; 0 with a bias, which absorbs it."""
-        return 0.0 if self.bias else _trace(self, capacity_vector(capacity, self.features))
+        if self.bias:
+            return 0.0
+        xp, c = self._at(capacity)
+        return trace_of(self.importance, self.kurtosis, c, xp.sum)
 
-    def effective_importance(self, trace: float) -> FloatArray:
+    def effective_importance(self, trace: Any) -> Any:
         """Return v_i + T/(κ_i − 1), the importance that a trace T left over without bias turns v_i into."""
-        return self.importance if trace == 0.0 else self.importance + trace / (self.kurtosis - 1.0)
+        return self.importance if self.bias else self.importance + trace / (self.kurtosis - 1.0)
 
-    def squared_norm(self, capacity: Any) -> FloatArray:
-        """Return the best m_i = |w_i|² at the given capacities, shape (n,); 0 where the capacity is 0."""
-        c = capacity_vector(capacity, self.features)
+    def squared_norm(self, capacity: Any) -> Any:
+        """Return the best m_i = |w_i|² = ½ v_i ρ(C_i) C_i at the given capacities, shape (n,)."""
+        xp, c = self._at(capacity)
         v = self.effective_importance(self.trace(c))
-        return np.where(c == 1.0, v, v * (0.5 * (self.kurtosis - 1.0) * c / self._denominator(c)))
+        return v * (0.5 * ratio(self.kurtosis, c, xp) * c)
 
-    def feature_loss(self, capacity: Any) -> FloatArray:
-        """Return each feature's part of the loss, shape (n,); the parts add up to L(C), without bias as well."""
-        c = capacity_vector(capacity, self.features)
+    def feature_loss(self, capacity: Any) -> Any:
+        """Return each feature's part v_i² ρ (1−C_i) of the loss, shape (n,); they add up to L(C), without bias too."""
+        xp, c = self._at(capacity)
         # The root keeps v² from overflowing where 1 − C is 0 and from mattering there.
-        root = np.sqrt((self.kurtosis - 1.0) * (1.0 - c) / self._denominator(c))
+        root = xp.sqrt(ratio(self.kurtosis, c, xp) * (1.0 - c))
         with np.errstate(over="ignore"):
             return (self.importance * root) * (self.effective_importance(self.trace(c)) * root)
 
-    def marginal(self, capacity: Any, *, growing: bool = True) -> FloatArray:
-        """Return −∂L/∂C_i = ½ v_i² (κ_i−1)² / (1 + γ_i C_i)², shape (n,). The loss is smooth: both sides agree."""
-        c = capacity_vector(capacity, self.features)
-        v = self.effective_importance(self.trace(c))
-        # at C = 1 the ratio is 2 exactly, also for κ = 1 where it is 0/0
-        ratio = np.where(c == 1.0, 2.0, (self.kurtosis - 1.0) / self._denominator(c))
-        with np.errstate(over="ignore"):
-            return 0.5 * np.square(v * ratio)
+    def excess_loss(self, capacity: Any) -> Any:
+        """Return the same: the least loss is 0."""
+        return self.feature_loss(capacity)
 
-    def steepest(self, capacity: Any) -> FloatArray:
+    def marginal(self, capacity: Any, *, growing: bool = True) -> Any:
+        """Return −∂L/∂C_i = ½ (v_i ρ)², shape (n,). The loss is smooth: both sides agree."""
+        xp, c = self._at(capacity)
+        with np.errstate(over="ignore"):
+            return 0.5 * (self.effective_importance(self.trace(c)) * ratio(self.kurtosis, c, xp)) ** 2
+
+    def average_gain(self, capacity: Any) -> Any:
         """Return the best average saving per capacity beyond C_i, shape (n,), 0 where C_i = 1.
 
-        The marginal value for κ ≥ 3; the mean up to C = 1, v_i² (κ_i−1) / (1 + γ_i C_i), for κ < 3.
+        The marginal value for κ ≥ 3; the mean up to C = 1, v_i² ρ, for κ < 3.
         """
-        c = capacity_vector(capacity, self.features)
+        xp, c = self._at(capacity)
         with np.errstate(over="ignore"):
-            chord = np.square(self.importance * np.sqrt((self.kurtosis - 1.0) / self._denominator(c)))
-        return np.where(c == 1.0, 0.0, np.where(self.kurtosis < 3.0, chord, self.marginal(c)))
+            mean = (self.importance * xp.sqrt(ratio(self.kurtosis, c, xp))) ** 2
+        return xp.where(c == 1.0, 0.0, xp.where(self.kurtosis < 3.0, mean, self.marginal(c)))
+
+    def lagrangian_gap(self, capacity: Any, price: float) -> Any:
+        """Return by how much f_i(C_i) + price · C_i exceeds its least value on [0, 1], at most; shape (n,).
+
+        Without a bias the sum says it of L(C) + price · ΣC: at a fixed trace that is a sum over features, and the loss
+        is the largest of those over all traces. See `feature_terms`; importances should be in units of τ or so.
+        """
+        xp, c = self._at(capacity)
+        v = self.effective_importance(self.trace(c))
+        with np.errstate(over="ignore", under="ignore"):
+            return feature_terms(v, self.kurtosis, c, math.sqrt(0.5 * price), xp).lagrangian_gap
+
+    def marginal_curve(self, feature: int, capacity: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return capacities and the marginal values of one feature there, the trace being that of ``capacity``."""
+        v = self.effective_importance(self.trace(capacity))[feature]
+        with np.errstate(over="ignore"):
+            return CURVE_GRID, 0.5 * np.square(v * ratio(self.kurtosis[feature], CURVE_GRID))
 
     def response(self, price: float) -> FloatArray:
         """Return the capacities that minimise L(C) + price · ΣC, the smallest where several do, shape (n,)."""
@@ -232,73 +364,91 @@ class QuadraticLoss:
         if scale == 0.0:
             return np.where(self.importance > 0.0, 1.0, 0.0)
         if self.bias:
-            return np.asarray(self.demand_curve().at(scale))
-        return self.balance(lambda trace: self.demand_curve(trace).at(scale))
-
-    def lower_bound(self, price: float, dimensions: float) -> float:
-        """Return the Lagrangian bound min_C [L(C) + price · ΣC] − price · dimensions.
-
-        No allocation of the budget has a smaller loss, whatever ``price`` ≥ 0 is.
-        """
-        dimensions = scalar("dimensions", dimensions, low=0.0)
-        c = self.response(price)
-        paid = float(np.sum(self.feature_loss(c) + price * c))
-        return outward(paid - price * dimensions, paid + price * dimensions, c.size)
-
-    def demand_curve(self, trace: float = 0.0) -> Demand:
-        """Return how the capacities answer to τ; a concave loss (κ < 3) answers as its convex envelope, a jump."""
-        return demand_of(self.effective_importance(trace), self.kurtosis)
-
-    def balance(self, respond: Callable[[float], FloatArray]) -> FloatArray:
-        """Return the capacities C = respond(T) whose own trace is T: the saddle of the loss without bias.
-
-        ``respond`` must return the minimiser over C of the loss at a fixed trace. The trace of its answer minus
-        T falls monotonically in T, so the root is unique; it is sought in log T, where it is well scaled.
-        """
-        from scipy.optimize import brentq  # noqa: PLC0415  (scipy.optimize takes longer to import than to use)
-
-        start = _trace(self, respond(0.0))
-        if start == 0.0:
-            return respond(0.0)
-
-        def excess(log_trace: float) -> float:
-            trace = math.exp(log_trace)
-            return _trace(self, respond(trace)) / trace - 1.0
-
-        low = high = math.log(start)
-        step = 0.5
-        while excess(low) < 0.0:
-            low, step = low - step, 2.0 * step
-        step = 0.5
-        while excess(high) > 0.0:
-            high, step = high + step, 2.0 * step
-        if low < high:
-            low = brentq(excess, low, high, xtol=1e-15, rtol=4 * np.finfo(float).eps)
-        return respond(math.exp(low))
+            return np.asarray(response_curve(self.importance, self.kurtosis).at(scale))
+        v, k = self.importance[:, None], self.kurtosis[:, None]
+        return solve_saddle(v, k, lambda effective, _: response_curve(effective, k).at(scale))[:, 0]
 
     def normalised(self, capacity: FloatArray) -> tuple[QuadraticLoss, float]:
         """Return an equivalent model with a loss of order n at ``capacity``, and the unit it is measured in.
 
-        Importances are divided by a power of two (exactly) and losses by its square, so that a certificate does not
-        care whether v is 1e-150 or 1e150. Importances that would overflow belong to features whose loss is 0 and
-        are capped.
+        Losses of this model are those of the other times the square of the unit, a power of two. Importances of full
+        features are capped, where they would overflow.
         """
-        root = np.sqrt((self.kurtosis - 1.0) * (1.0 - capacity) / self._denominator(capacity))
+        root = np.sqrt(ratio(self.kurtosis, capacity) * (1.0 - capacity))
         largest = float(np.max(self.importance * root))
         if largest == 0.0:
             return self, 1.0
         exponent = min(math.frexp(largest)[1], 1023)
         with np.errstate(over="ignore", under="ignore"):
-            v = np.minimum(np.ldexp(self.importance, -exponent), GIANT / self.kurtosis)
+            v = np.minimum(np.ldexp(self.importance, -exponent), LARGE)
         return QuadraticLoss(v, self.kurtosis, self.bias), math.ldexp(1.0, exponent)
 
-    def _denominator(self, capacity: FloatArray) -> FloatArray:
-        """Return 1 + γC, set to 1 for κ = 1 and C = 1, where numerators vanish with it."""
-        denominator = 1.0 + 0.5 * (self.kurtosis - 3.0) * capacity
-        return np.where(denominator == 0.0, 1.0, denominator)
+    def _at(self, capacity: Any) -> tuple[Any, Any]:
+        """Return the namespace to compute with and the capacities, validated where they are NumPy's."""
+        if self.in_memory:
+            return np, capacity_vector(capacity, self.features)
+        return api.array_namespace(capacity), capacity
 
 
-def _trace(model: QuadraticLoss, c: FloatArray) -> float:
-    """Solve T = Σ (v_i − m_i) with m_i proportional to v_i + T/(κ_i−1): linear in T, and free of cancellation."""
-    denominator = 1.0 + 0.5 * (model.kurtosis - 3.0) * c
-    return float(np.sum(model.importance * ((1.0 - c) / denominator)) / (1.0 + np.sum(0.5 * c / denominator)))
+def solve_saddle(v: FloatArray, k: FloatArray, respond: Callable[[FloatArray, Any], FloatArray]) -> FloatArray:
+    """Return the capacities of networks without bias, one in each column of ``v`` and ``k``, shape (n, m).
+
+    The loss is max over T of Σ f(v_e, C) − T² (1 + Σ 1/(κ−1)) with v_e = v + T/(κ−1), convex in C and concave in T.
+    ``respond(v_e, columns)`` returns the minimiser over C at a fixed trace, for some of the columns. The trace of its
+    answer minus T falls monotonically in T, so the root is unique; it is sought in log T, where it is well scaled.
+    """
+    from scipy.optimize import elementwise  # noqa: PLC0415  (takes longer to import than to use)
+
+    def at(trace: FloatArray, column: Any) -> tuple[FloatArray, FloatArray]:
+        some_v, some_k = v[:, column], k[:, column]
+        capacity = respond(some_v + trace / (some_k - 1.0), column)
+        return capacity, trace_of(some_v, some_k, capacity, column_sum)
+
+    def excess(log_trace: FloatArray, column: npt.NDArray[np.intp]) -> FloatArray:
+        trace = np.exp(log_trace)
+        return at(trace, column)[1] / trace - 1.0
+
+    everyone = np.arange(v.shape[1])
+    capacity, start = at(np.zeros(everyone.size), everyone)
+    column = np.flatnonzero(start > 0.0)  # nothing is left over where all of a column is full
+    if column.size == 0:
+        return capacity
+    low = np.log(start[column])
+    high, step = low.copy(), 0.5
+    while (negative := excess(low, column) < 0.0).any():
+        low, step = np.where(negative, low - step, low), 2.0 * step
+    step = 0.5
+    while (positive := excess(high, column) > 0.0).any():
+        high, step = np.where(positive, high + step, high), 2.0 * step
+    tolerances = {"xatol": 1e-15, "xrtol": 4 * np.finfo(float).eps}
+    found = elementwise.find_root(excess, (low, high), args=(column,), tolerances=tolerances)
+    capacity[:, column] = at(np.exp(found.x), column)[0]
+    return capacity
+
+
+def column_sum(a: FloatArray) -> FloatArray:
+    """Return the sums of the columns, pairwise, so that rounding errors grow with the logarithm of their length."""
+    half = len(a) // 2
+    if half <= 64 or a.shape[1] == 1:  # NumPy adds pairwise along contiguous numbers only
+        sums: FloatArray = a.sum(axis=0)
+        return sums
+    return column_sum(a[:half]) + column_sum(a[half:])
+
+
+def _capped(values: Any, limit: float, xp: Any) -> Any:
+    return np.minimum(values, limit) if xp is np else xp.clip(values, None, limit)
+
+
+def _kept(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a read-only array: a private copy if it is small, a view if it is large."""
+    array = array.copy() if array.size <= PRIVATE else array.view()
+    array.flags.writeable = False
+    return array
+
+
+def _wide(array: npt.NDArray[Any]) -> FloatArray:
+    if array.dtype == np.float64:
+        return array
+    array = array.astype(np.float64)
+    array.flags.writeable = False
+    return array

@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from capsolve._checks import FloatArray, at_least, capacity_vector, outward, real_array, scalar
+from capsolve._checks import FloatArray, ReadOnlyArrays, at_least, capacity_vector, real_array, scalar
 from capsolve.losses.envelope import Envelope, IntArray, falling_hulls
+from capsolve.losses.model import FormerNames
 from capsolve.losses.sampling import LARGEST_LOSS, Curve, sample
 
 BLOCK = 1 << 20  # numbers in one temporary table
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TabulatedLoss:
+class TabulatedLoss(ReadOnlyArrays, FormerNames):
     """Loss curves sampled on a common capacity grid: L(C) = Σ_i f_i(C_i), each f_i piecewise linear.
 
     The curves may have any shape. Where more capacity makes a feature worse it is left unused: the budget is
@@ -179,6 +180,11 @@ class TabulatedLoss:
             self.grid, self.shapes, self.shape_of, capacity_vector(capacity, self.features)
         )
 
+    def excess_loss(self, capacity: Any) -> FloatArray:
+        """Return f_i(C_i) − min f_i, shape (n,)."""
+        c = capacity_vector(capacity, self.features)
+        return self.multiplier * interpolate(self.grid, self.above_minimum, self.shape_of, c)
+
     def marginal(self, capacity: Any, *, growing: bool = True) -> FloatArray:
         """Return −f_i'(C_i), shape (n,): on the right, or on the left if not ``growing``.
 
@@ -187,7 +193,7 @@ class TabulatedLoss:
         """
         return self.multiplier * self._fall(capacity_vector(capacity, self.features), growing)
 
-    def steepest(self, capacity: Any) -> FloatArray:
+    def average_gain(self, capacity: Any) -> FloatArray:
         """Return max over C' > C_i of (f_i(C_i) − f_i(C')) / (C' − C_i), shape (n,), 0 where C_i = 1.
 
         The best average saving that more capacity could bring, attained on the grid or just beyond C_i.
@@ -204,22 +210,24 @@ class TabulatedLoss:
             best[block] = np.max(np.where(later, saving / distance, best[block, None]), axis=1)
         return np.where(c == 1.0, 0.0, self.multiplier * best)
 
+    def marginal_curve(self, feature: int, capacity: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the ends of the segments and the marginal values on them, which jump between."""
+        fall = -np.diff(self.shapes[self.shape_of[feature]]) / np.diff(self.grid)
+        return np.repeat(self.grid, 2)[1:-1], self.multiplier[feature] * np.repeat(fall, 2)
+
     def response(self, price: float) -> FloatArray:
         """Return the capacities that minimise L(C) + price · ΣC, the smallest where several do, (n,)."""
         price = scalar("price", price, low=0.0)
         return self.envelope.capacity(self.envelope.state(price))
 
-    def lower_bound(self, price: float, dimensions: float) -> float:
-        """Return the Lagrangian bound min_C [L(C) + price · ΣC] − price · dimensions.
-
-        No allocation of the budget has a smaller loss, whatever ``price`` ≥ 0 is. For convex curves the bound
-        is the optimal loss at the right price; for others the best price leaves a gap.
-        """
-        dimensions = scalar("dimensions", dimensions, low=0.0)
-        c = self.response(price)
-        loss, cost = self.feature_loss(c), price * c
-        value = math.fsum([*loss.tolist(), *cost.tolist(), -price * dimensions])
-        return outward(value, float(np.sum(np.abs(loss))) + float(np.sum(cost)) + price * dimensions, c.size)
+    def lagrangian_gap(self, capacity: Any, price: float) -> FloatArray:
+        """Return by how much f_i(C_i) + price · C_i exceeds its least value, the convex envelope's; shape (n,)."""
+        price = scalar("price", price, low=0.0)
+        c = capacity_vector(capacity, self.features)
+        state = self.envelope.state(price)
+        least = self.multiplier * self.envelope.loss(state) + price * self.envelope.capacity(state)
+        gap: FloatArray = np.maximum(0.0, self.excess_loss(c) + price * c - least)
+        return gap
 
     def normalised(self, capacity: FloatArray) -> tuple[TabulatedLoss, float]:
         """Return an equivalent model whose loss above its floor is of order one at ``capacity``, and a unit.
@@ -228,8 +236,7 @@ class TabulatedLoss:
         itself is returned unless its losses are outlandishly large or small.
         """
         c = capacity_vector(capacity, self.features)
-        above = self.multiplier * interpolate(self.grid, self.above_minimum, self.shape_of, c)
-        size = float(np.max(above))
+        size = float(np.max(self.excess_loss(c)))
         if size == 0.0 or 1e-100 < size < 1e100:
             return self, 1.0
         # an even power, so that the unit is a power of two; not so low that other features' losses overflow

@@ -1,8 +1,8 @@
 """Embeddings found by descent on the exact loss, from many starts: what the theory predicts, without its theory.
 
 Nothing here knows about capacity, prices or frames. Each start is one run of SciPy's L-BFGS on the expected loss of
-`capsolve.embedding_loss` and its gradient; the best of them is polished by Newton steps on the gradient alone, which
-has digits left where the loss has none.
+`capsolve.embedding_loss` and its gradient, ended by Newton steps on the gradient alone, which has digits left where the
+loss has none.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.sparse.linalg import LinearOperator, minres
+from scipy.sparse.linalg import LinearOperator, cg
 from tqdm import tqdm
 
 from capsolve._checks import FloatArray, at_least, flag, real_array, whole
+from capsolve._threads import one_blas_thread
 from capsolve.geometry.blocks import Block, blocks
 from capsolve.geometry.capacities import capacities
 from capsolve.geometry.loss import embedding_loss
 
-_GRADIENT = 1e-9  # at which a descent ends, relative to what `_Problem` scales it by
+_GRADIENT = 1e-9  # at which Newton's method takes over, relative to what `_Problem` scales it by
 _SMALLEST, _LARGEST = 0.1, 1.0  # |w_i| at the start, relative to √v_i
 _AGREE = 1e-9
-_NEWTON_STEPS = 6
+_ROUNDING = 1e-15  # of the loss at W = 0: losses nearer to each other are the same
+_NEWTON_STEPS = 60
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,9 +45,9 @@ class OptimisedEmbedding:
     bias : bool
         Whether the model has an output bias.
     embedding : (..., n, D) array
-        The embedding with the least loss.
+        The embedding with the least loss; of several that are the same to rounding, the first.
     losses : (..., restarts) array
-        Where each start ended; the entry of the best one is after its polish.
+        Where each start ended.
     residual : (...) array
         What is left of the gradient at the embedding: max |∂L/∂W| times √(max v) over the loss at W = 0.
     """
@@ -76,7 +78,7 @@ class OptimisedEmbedding:
         Where it is 1 more restarts might find something better.
         """
         least = self.losses.min(axis=-1, keepdims=True)
-        rounding = 1e-15 * _loss_at_zero(self.importance, self.kurtosis, self.bias)[..., None]
+        rounding = _ROUNDING * _loss_at_zero(self.importance, self.kurtosis, self.bias)[..., None]
         count = (self.losses <= least * (1.0 + _AGREE) + rounding).sum(axis=-1)
         return count if count.ndim else int(count)
 
@@ -151,10 +153,12 @@ def optimise_embedding(
 
     Notes
     -----
-    A descent ends when the gradient is 1e-9 of its scale. The best embedding then takes Newton steps, solved by MINRES
-    because rotations and the freedom of tight frames make the Hessian singular, while they shrink the gradient: the
-    loss ends within a few units of rounding of a stationary value, and capacities, where the optimum has only one set
-    of them, within about 1e-15 over the curvature.
+    A descent ends when the gradient is at the level of rounding of its terms, so that losses, and capacities where the
+    optimum has only one set of them, are the same on every processor to a few units of rounding over the curvature.
+    Where the curvature vanishes at the optimum itself, as on the line of a phase diagram where a feature just becomes
+    monosemantic, the loss grows with the fourth power of the distance and capacities with its square: those are then
+    known to (1e-16)^(2/3), about 1e-10. Matrix products run on one thread: more only cost where matrices are small, and
+    the result would depend on their number.
 
     Examples
     --------
@@ -194,16 +198,17 @@ def optimise_embedding(
     ]
     losses: FloatArray = np.empty((len(problems), starts))
     best: FloatArray = np.empty((len(problems), n, D))
+    least: FloatArray = np.full(len(problems), math.inf)
     residual: FloatArray = np.empty(len(problems))
+    same = _ROUNDING * np.ravel(_loss_at_zero(v, k, bias))
     with _mapper(processes, len(tasks)) as run, tqdm(total=len(tasks), disable=not progress, unit="start") as bar:
-        for j, (W, loss) in enumerate(run(_descend, tasks)):
+        for j, (W, loss, left) in enumerate(run(_descend, tasks)):
             p, r = divmod(j, starts)
             losses[p, r] = loss
-            if loss <= losses[p, :r].min(initial=math.inf):
-                best[p] = W
+            # A later start has to be better, not only better rounded: else each processor would choose another one.
+            if loss < least[p] - same[p]:
+                best[p], least[p], residual[p] = W, loss, left
             bar.update()
-        for p, (W, loss, left) in enumerate(run(_polish, list(zip(problems, best, strict=True)))):
-            best[p], losses[p, np.argmin(losses[p])], residual[p] = W, loss, left
     return OptimisedEmbedding(
         importance=v,
         kurtosis=k,
@@ -253,8 +258,8 @@ class _Problem:
         loss, gradient, *_ = self.derivatives(x.reshape(-1, self.dimensions))
         return loss, gradient.ravel()
 
-    def hessian(self, W: FloatArray, M: FloatArray, own: FloatArray) -> Any:
-        """Return the Hessian at W as a linear operator on flattened changes of W."""
+    def hessian(self, W: FloatArray, M: FloatArray, own: FloatArray, damping: float = 0.0) -> Any:
+        """Return the Hessian at W, and ``damping`` times the identity, as an operator on flattened changes of W."""
 
         def product(x: FloatArray) -> FloatArray:
             P = x.reshape(W.shape)
@@ -264,7 +269,7 @@ class _Problem:
                 of_own += 4.0 * change.sum()
             cross = W.T @ P
             result: FloatArray = own[:, None] * P + of_own[:, None] * W + 8.0 * (P @ M + W @ (cross + cross.T))
-            return result.ravel() / self.size
+            return result.ravel() / self.size + damping * x
 
         return LinearOperator((W.size, W.size), matvec=product, dtype=np.float64)
 
@@ -273,9 +278,13 @@ class _Problem:
         return embedding_loss(W * self.unit, self.importance, self.kurtosis, self.bias)
 
 
-def _descend(task: tuple[_Problem, int, float]) -> tuple[FloatArray, float]:
-    """Return where one start leads, and the loss there."""
-    problem, seed, size = task
+def _descend(task: tuple[_Problem, int, float]) -> tuple[FloatArray, float, float]:
+    """Return where one start leads, the loss there, and what is left of the gradient, as in `OptimisedEmbedding`."""
+    with one_blas_thread():
+        return _from_start(*task)
+
+
+def _from_start(problem: _Problem, seed: int, size: float) -> tuple[FloatArray, float, float]:
     n, D = problem.v.size, problem.dimensions
     # Without a bias an input of importance 0 may be of use: a row of zeros would stay one.
     length = size * np.sqrt(problem.v if problem.bias else np.maximum(problem.v, 1e-3))
@@ -288,27 +297,88 @@ def _descend(task: tuple[_Problem, int, float]) -> tuple[FloatArray, float]:
         # No test of the loss (ftol): near the optimum it stops changing long before the capacities do.
         options={"maxcor": 20, "ftol": 0.0, "gtol": _GRADIENT, "maxiter": 10_000, "maxfun": 20_000},
     )
-    W = found.x.reshape(n, D)
-    return W, problem.loss(W)
+    W, left = _newton(problem, found.x.reshape(n, D))
+    return W * problem.unit, problem.loss(W), left
 
 
-def _polish(task: tuple[_Problem, FloatArray]) -> tuple[FloatArray, float, float]:
-    """Return the embedding after Newton steps, in the problem's units, its loss and what is left of the gradient."""
-    problem, W = task
-    loss = problem.loss(W)
-    _, gradient, M, own = problem.derivatives(W)
-    left = float(np.abs(gradient).max())
+def _newton(problem: _Problem, W: FloatArray) -> tuple[FloatArray, float]:
+    """Return an embedding with a gradient at the level of rounding, by Newton steps from near it; and that gradient.
+
+    A rotation of W changes nothing, so the Hessian is singular at an optimum and a rounding error, divided by what is
+    left of it there, would turn W by much. Steps are therefore taken at right angles to rotations. Other directions in
+    which the loss is flat, the freedom of tight frames, have eigenvalues of the size of the gradient, of either sign:
+    that is what is added to the Hessian (Levenberg-Marquardt), and more where a step fails.
+
+    An optimum may have no curvature in some direction without being flat: along a valley the loss then grows as x⁴. Its
+    gradient there is x³, its curvature x², and a step leaves 2/3 of x. It also leaves the bottom of the valley, which
+    is bent, by a part of x² that can exceed x³ by far. So a step that seems to fail is corrected by a second one, which
+    is solved only as far as the first was meant to come: it goes back to the bottom and not along it. Together they
+    leave (2/3)³ = 0.3 of the gradient, 1e-10 after 19.
+
+    Rounding: an entry of the gradient is a sum of terms that is computed to a few eps of the sum of their sizes, and W
+    itself, known to eps, moves it by as much. Below 4 eps of these sums nothing is to be gained.
+    """
+    derivatives = problem.derivatives(W)
+    left = damping = float(np.linalg.norm(derivatives[1]))
     for _ in range(_NEWTON_STEPS):
-        step, _ = minres(problem.hessian(W, M, own), -gradient.ravel(), rtol=1e-8, maxiter=min(5 * W.size, 1000))
-        next_W = W + step.reshape(W.shape)
-        next_loss = problem.loss(next_W)
-        _, gradient, M, own = problem.derivatives(next_W)
-        next_left = float(np.abs(gradient).max())
-        # Towards a saddle point the gradient shrinks as well, but the loss grows by more than rounding.
-        if not (next_left < 0.5 * left and next_loss <= loss * (1.0 + 1e-12) + 1e-15 * problem.size * problem.unit**4):
+        size = np.abs(W)
+        terms = np.linalg.norm(8.0 * size @ (size.T @ size) + np.abs(derivatives[3])[:, None] * size) / problem.size
+        if left <= 4.0 * np.finfo(float).eps * float(terms) or damping > 1.0:
             break
-        W, loss, left = next_W, next_loss, next_left
-    return W * problem.unit, loss, left
+        next_W, next_derivatives, next_left = W, derivatives, left
+        for remainder in (1e-3, 0.4):
+            next_W = next_W + _step(problem, next_W, *next_derivatives[1:], damping, remainder * left)
+            next_derivatives = problem.derivatives(next_W)
+            next_left = float(np.linalg.norm(next_derivatives[1]))
+            if next_left < 0.5 * left:
+                break
+        # Towards a saddle point the gradient shrinks too, but the loss grows by more than the rounding of its terms.
+        tolerance = 1e-14 * (1.0 + float(np.vdot(derivatives[2], derivatives[2])) / problem.size)
+        if next_left < 0.5 * left and next_derivatives[0] <= derivatives[0] + tolerance:
+            W, derivatives, left = next_W, next_derivatives, next_left
+            damping = left
+        else:
+            damping *= 100.0
+    return W, float(np.abs(derivatives[1]).max())
+
+
+def _step(
+    problem: _Problem,
+    W: FloatArray,
+    gradient: FloatArray,
+    M: FloatArray,
+    own: FloatArray,
+    damping: float,
+    remainder: float,
+) -> FloatArray:
+    """Return the damped Newton step at right angles to rotations, which predicts a gradient of norm ``remainder``."""
+    across = _across_rotations(W, M)
+    step, _ = cg(
+        problem.hessian(W, M, own, damping),
+        -across(gradient).ravel(),
+        rtol=0.0,
+        atol=remainder,
+        maxiter=min(5 * W.size, 1000),
+    )
+    return across(step.reshape(W.shape))
+
+
+def _across_rotations(W: FloatArray, M: FloatArray) -> Callable[[FloatArray], FloatArray]:
+    """Return the projection of changes P of W to those at right angles to all rotations W Ω, Ωᵀ = -Ω.
+
+    P - W Ω is, where WᵀP - PᵀW = M Ω + Ω M, which is solved between the eigenvectors of M = WᵀW.
+    """
+    values, vectors = np.linalg.eigh(M)
+    total = values[:, None] + values
+    # Dimensions that are used by nothing can be turned without an effect, which divides 0 by 0.
+    inverse = np.divide(1.0, total, out=np.zeros_like(total), where=total > np.finfo(float).eps * values[-1])
+
+    def project(P: FloatArray) -> FloatArray:
+        cross = vectors.T @ (W.T @ P) @ vectors
+        result: FloatArray = P - W @ (vectors @ ((cross - cross.T) * inverse) @ vectors.T)
+        return result
+
+    return project
 
 
 def _loss_at_zero(v: FloatArray, k: FloatArray, bias: bool) -> Any:

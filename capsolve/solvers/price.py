@@ -1,4 +1,4 @@
-"""The price of capacity: one monotone piecewise-linear equation, solved exactly.
+"""The price of capacity: one monotone piecewise-linear equation, solved exactly, for one problem or for many at once.
 
 Minimising Σ f_i(C_i) with convex f_i subject to Σ C_i = D, 0 ≤ C ≤ 1 makes the marginal values of all features that
 are neither empty nor full equal to one price λ = 2τ² (arXiv 2210.01892, eqs. 4–8 and 15–18). In u = 1/τ every
@@ -6,164 +6,128 @@ capacity is piecewise linear, so Σ C_i = D is a continuous quadratic knapsack: 
 between which the budget is met, then interpolate. The answer is a convex combination of the capacities at
 those breakpoints and meets the budget however steep they are: slopes and intercepts, which cancel near κ = 3, are
 never summed.
+
+Arrays are laid out (n, m): features along the first axis, problems along the second, so that each step is a few passes
+over contiguous memory whatever n is.
 """
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left
-from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from capsolve._checks import FloatArray
-from capsolve.losses.quadratic import Demand
+from capsolve._checks import EPS, FloatArray
+from capsolve.losses.quadratic import ResponseCurve, column_sum
 
-# Up to so many features, plain numbers are faster than arrays.
-FEW = 64
+BoolArray = npt.NDArray[np.bool_]
 
 
-class Filling(NamedTuple):
-    """How a budget is spread over a demand curve.
+class WaterFilling(NamedTuple):
+    """How a budget is spread over features: capacities (n, m), the rest one number for each problem (m,) or (n, m).
 
-    ``scale`` is the smallest τ at which the answer is optimal: 2τ² is what the *next* bit of budget would save.
-    ``jumping`` marks features that jump exactly at ``scale``; what is left for them is shared in proportion. The exact
-    τ is ``scale`` + ``correction``, for `Demand.at`.
+    ``scale`` is the smallest τ at which the answer is optimal: 2τ² is what the *next* bit of budget would save. The
+    exact τ is ``scale`` + ``correction``. ``jumping`` marks the features that jump exactly there, (n, m); what is left
+    for them is shared in proportion to their width.
     """
 
     capacity: FloatArray
-    scale: float
-    jumping: FloatArray
-    correction: float = 0.0
+    scale: FloatArray
+    correction: FloatArray
+    jumping: BoolArray
 
 
-def breakpoints_of(demand: Demand) -> FloatArray:
-    """Return the scales at which a feature enters or becomes full, in descending order."""
-    wanting = demand.enter > 0.0
-    return -np.sort(-np.concatenate([demand.enter[wanting], demand.full[wanting]]))
+def solve_knapsack(curve: ResponseCurve, budget: FloatArray) -> WaterFilling:
+    """Spread ``budget`` ≥ 0, shape (m,), over the features of each column with the highest marginal values.
 
-
-def fill(demand: Demand, budget: float, breakpoints: FloatArray | None = None) -> Filling:
-    """Spread ``budget`` ≥ 0 over the features with the highest marginal values.
-
-    ``breakpoints`` are those of `breakpoints_of`, where they are known already.
-
-    Features that jump at the final price are tied: each gets the same share of its width. A budget above what gains
-    anything is spent on the features that do not, at scale 0, as far as it can be.
+    A budget above what gains anything is spent on the features that do not (κ = 1), in the order of their index, at
+    scale 0, as far as it can be.
     """
-    wanting = demand.enter > 0.0
-    satisfied = np.where(wanting, demand.width, 0.0)
-    spare = budget - satisfied.sum()
-    if spare >= 0.0:
-        # Features that gain nothing (κ = 1) take what is left, in the order of their index.
-        idle = demand.width - satisfied
-        return Filling(satisfied + np.clip(spare - (np.cumsum(idle) - idle), 0.0, idle), 0.0, np.zeros_like(idle))
+    gains = curve.enter > 0.0
+    width = np.where(gains, curve.width, 0.0)
+    spare = budget - column_sum(width)
+    rich = spare >= 0.0
+    if rich.all():
+        return _spend_spare(curve, width, spare)
 
-    if demand.enter.size <= FEW:
-        capacity, scale, jumping, correction = fill_few(zip(*(part.tolist() for part in demand), strict=True), budget)
-        return Filling(np.array(capacity), scale, np.array(jumping), correction)
-    if breakpoints is None:
-        breakpoints = breakpoints_of(demand)
+    column = np.arange(budget.size)
+    breakpoints = np.concatenate([curve.enter, curve.full])
+    if budget.size == 1:  # each breakpoint once: there may be a million features that are equal
+        breakpoints = np.unique(breakpoints[breakpoints > 0.0])[::-1, None]
+        count = np.array([len(breakpoints)])
+    else:
+        breakpoints = -np.sort(-breakpoints, axis=0)
+        count = 2 * np.count_nonzero(gains, axis=0)
     # Largest p with Σ C(breakpoints[p]) ≤ budget. The sum rises along the array and is 0 at its start.
-    low, high = 0, breakpoints.size
-    below = demand.at(breakpoints[0])
-    guess, step = high // 2, 0
-    while high - low > 1:
-        # Newton's step for the piecewise-linear sum, kept inside the bracket, and a bisection every third time so
-        # that no profile can hold it up.
-        step += 1
-        p = (low + high) // 2 if step % 3 == 0 else min(max(guess, low + 1), high - 1)
-        scale = breakpoints[p]
-        capacity = demand.at(scale)
-        total = capacity.sum()
-        if total <= budget:
-            low, below = p, capacity
-        else:
-            high = p
-        guess = _newton(demand, capacity, scale, total, budget, breakpoints)
+    low, high = np.zeros_like(column), np.maximum(count, 1)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # scales of 0, in columns settled at the end
+        for _ in range(int(high.max()).bit_length()):
+            middle = (low + high) >> 1
+            affordable = column_sum(curve.at(breakpoints[middle, column])) <= budget
+            low, high = np.where(affordable, middle, low), np.where(affordable, high, middle)
+        scale = breakpoints[low, column]
+        following = breakpoints[np.minimum(low + 1, len(breakpoints) - 1), column]
+        below, end = curve.at(scale), curve.at(following)
 
-    scale = float(breakpoints[low])
-    jump = demand.jumps_at(scale)
-    above = below + jump
-    reached, jump_total = below.sum(), jump.sum()
-    if jump_total > 0.0 and budget <= above.sum():
-        share = min(1.0, (budget - reached) / jump_total)
-        return Filling(below + share * jump, scale, jump)
-
-    # Between two neighbouring breakpoints every capacity is linear in 1/τ.
-    next_scale = float(breakpoints[low + 1])
-    end = demand.at(next_scale)
-    start_total, end_total = above.sum(), end.sum()
-    share = (budget - start_total) / (end_total - start_total)
-    capacity = above + share * (end - above)
-    exact, correction = _between(scale, next_scale, share)
-    return Filling(capacity, exact, np.zeros_like(jump), correction)
+        jumping = curve.jumps_at(scale)
+        reached = ready = column_sum(below)
+        above = below
+        if jumping.any():
+            above = np.where(jumping, curve.width, below)
+            ready = column_sum(above)
+        tie = (ready > reached) & (budget <= ready)
+        jumping &= tie
+        # A tie is shared in proportion; between two neighbouring breakpoints every capacity is linear in 1/τ.
+        start, stop = np.where(tie, reached, ready), np.where(tie, ready, column_sum(end))
+        part = np.where(stop > start, (budget - start) / np.where(stop > start, stop - start, 1.0), 0.0)
+        base, target = (np.where(tie, below, above), np.where(tie, above, end)) if tie.any() else (above, end)
+        capacity = base + np.minimum(part, 1.0) * (target - base)
+        inside, correction = interpolate_scale(scale, following, part)
+    filling = WaterFilling(capacity, np.where(tie, scale, inside), np.where(tie, 0.0, correction), jumping)
+    if rich.any():
+        spent = _spend_spare(curve, width, spare)
+        filling = WaterFilling(*(np.where(rich, a, b) for a, b in zip(spent, filling, strict=True)))
+    return filling
 
 
-def _newton(
-    demand: Demand, capacity: FloatArray, scale: float, total: float, budget: float, breakpoints: FloatArray
-) -> int:
-    """Return the index of the breakpoint just above the τ where the current linear piece meets the budget."""
-    moving = (capacity > 0.0) & (capacity < demand.width) & (demand.enter > demand.full)
-    with np.errstate(over="ignore", invalid="ignore"):
-        slope = np.sum(np.where(moving, demand.width * demand.gain * (demand.enter / scale), 0.0))
-        if not slope > 0.0:
-            return int(np.searchsorted(-breakpoints, -scale)) + (1 if total <= budget else -1)
-        u = 1.0 + (budget - total) / slope  # scale / τ
-    if not u > 0.0:
-        return 0
-    return int(np.searchsorted(-breakpoints, -scale / u, side="right")) - 1
+def _spend_spare(curve: ResponseCurve, width: FloatArray, spare: FloatArray) -> WaterFilling:
+    indifferent = curve.width - width
+    extra = np.clip(spare - (np.cumsum(indifferent, axis=0) - indifferent), 0.0, indifferent)
+    nothing = np.zeros_like(spare)
+    return WaterFilling(width + extra, nothing, nothing, np.zeros(width.shape, dtype=np.bool_))
 
 
-def fill_few(
-    curves: Iterable[tuple[float, float, float, float]], budget: float
-) -> tuple[list[float], float, list[float], float]:
-    """Return what a `Filling` holds for a few features, each the entries of a `Demand`, that have no use for all of it.
+def interpolate_scale(near: Any, far: Any, part: Any) -> tuple[Any, Any]:
+    """Return the τ that is a ``part`` of the way from one scale to a smaller one in 1/τ, as the sum of two numbers."""
+    beyond = (1.0 - part) * far * ((near - far) / near) / (part + (1.0 - part) * (far / near))
+    scale = far + beyond
+    return scale, beyond - (scale - far)
 
-    For six features a call of NumPy costs as much as computing with all of them.
+
+def resolve_ties(
+    filling: WaterFilling, kurtosis: FloatArray, budget: FloatArray
+) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Return the capacities with ties resolved, and for each column how many tied features with κ < 3 are saturated ...
+
+    ... and whether the budget ends inside the next of them. Of features tied at the price, those with κ < 3 are
+    saturated in the order of their index, the rest goes to those with κ = 3 equally.
     """
-    curves = list(curves)
-    points = sorted(({curve[0] for curve in curves} | {curve[1] for curve in curves}) - {0.0}, reverse=True)
-    # The last breakpoint at which Σ C ≤ budget; the sum rises along the list and is 0 at its start.
-    after = bisect_left(points, True, 1, key=lambda scale: math.fsum(_at(curves, scale)) > budget)
-    scale = points[after - 1]
-    capacity = _at(curves, scale)
-    jump = [width if full >= enter == scale else 0.0 for enter, full, _, width in curves]
-    if any(jump):
-        room, left = math.fsum(jump), budget - math.fsum(capacity)
-        if left <= room or after == len(points):
-            share = min(1.0, left / room)
-            return [c + share * extra for c, extra in zip(capacity, jump, strict=True)], scale, jump, 0.0
-        capacity = [c + extra for c, extra in zip(capacity, jump, strict=True)]
-
-    end, following = _at(curves, points[after]), points[after]
-    start = math.fsum(capacity)
-    share = (budget - start) / (math.fsum(end) - start)
-    capacity = [c + share * (to - c) for c, to in zip(capacity, end, strict=True)]
-    exact, correction = _between(scale, following, share)
-    return capacity, exact, [0.0] * len(jump), correction
-
-
-def _at(curves: list[tuple[float, float, float, float]], scale: float) -> list[float]:
-    """Compare `Demand.at`."""
-    capacity = []
-    for enter, full, gain, width in curves:
-        if scale >= enter:
-            share = 0.0
-        elif scale <= full:
-            share = width
-        elif gain < 1.0:
-            share = min(gain * ((enter - scale) / scale), 1.0) * width
-        else:
-            share = max(1.0 - (1.0 + gain) * ((scale - full) / scale), 0.0) * width
-        capacity.append(share)
-    return capacity
-
-
-def _between(scale: float, following: float, share: float) -> tuple[float, float]:
-    """Return the τ a ``share`` of the way from one scale to the next in 1/τ, as the sum of two numbers."""
-    beyond = (1.0 - share) * following * ((scale - following) / scale)
-    beyond /= share + (1.0 - share) * (following / scale)
-    exact = following + beyond
-    return exact, beyond - (exact - following)
+    capacity, concave = filling.capacity, kurtosis < 3.0
+    tied = filling.jumping & concave
+    whole, inside = np.zeros_like(budget), np.zeros(budget.shape, dtype=np.bool_)
+    some = np.flatnonzero(tied.any(axis=0))
+    if some.size == 0:
+        return capacity, whole, inside
+    linear = (filling.jumping & ~concave)[:, some]
+    tied, chosen = tied[:, some], capacity[:, some]
+    left = budget[some] - column_sum(np.where(tied | linear, 0.0, chosen))  # exact where the others are 0 or 1
+    takers = np.count_nonzero(linear, axis=0)
+    rounding = 8.0 * EPS * budget[some]
+    whole[some] = np.minimum(np.floor(left + rounding), np.count_nonzero(tied, axis=0))
+    rest = np.maximum(0.0, left - whole[some])
+    inside[some] = rest > takers
+    chosen = np.where(tied, np.cumsum(tied, axis=0) <= whole[some], chosen)
+    capacity = capacity.copy()
+    capacity[:, some] = np.where(linear, rest / np.maximum(takers, 1), chosen)
+    return capacity, whole, inside

@@ -26,6 +26,7 @@ capacities, and identical features with concave ones are served one after the ot
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -33,9 +34,10 @@ import numpy as np
 import numpy.typing as npt
 
 from capsolve._checks import FloatArray, scalar
+from capsolve.certificate import lagrangian_bound, model_terms
 from capsolve.losses.envelope import Envelope, IntArray, falling_hull
 from capsolve.losses.tabulated import TabulatedLoss, interpolate
-from capsolve.solvers.branch import Relaxation, branch_and_bound
+from capsolve.solvers.branch_and_bound import Relaxation, branch_and_bound
 from capsolve.solvers.solution import Solution
 
 BoolArray = npt.NDArray[np.bool_]
@@ -80,15 +82,21 @@ def solve_tabulated(model: TabulatedLoss, dimensions: float, tolerance: float, *
     Examples
     --------
     >>> from capsolve import TabulatedLoss
-    >>> solve_tabulated(TabulatedLoss([1.0, 0.9, 0.5, 0.0], weight=[1.0, 1.0, 1.0]), 1.5, 1e-9)
-    Solution(capacity=array([1. , 0.5, 0. ]), gap=0.0, boxes=3, ...)
+    >>> solution = solve_tabulated(TabulatedLoss([1.0, 0.9, 0.5, 0.0], weight=[1.0, 1.0, 1.0]), 1.5, 1e-9)
+    >>> solution.capacity, solution.boxes
+    (array([1. , 0.5, 0. ]), 3)
     """
     budget = scalar("dimensions", dimensions, low=0.0)
     tolerance = scalar("tolerance", tolerance, low=0.0, high=1.0)
     problem = _Problem(model, budget)
     outcome = branch_and_bound(problem.relax, problem.root(), tolerance=tolerance, box_limit=box_limit)
-    gap = max(0.0, outcome.loss - outcome.lower_bound) / outcome.loss if outcome.loss > 0.0 else 0.0
-    return Solution(outcome.capacity, gap, outcome.boxes)
+    scaled, unit = model.normalised(outcome.capacity)
+    # The price of the relaxation of all capacities, where the Lagrangian bound is best.
+    price = problem.price / unit / unit
+    bound = lagrangian_bound(scaled, price, min(budget, model.demand), above_floor=True)
+    proved = max(0.0, outcome.lower_bound / unit / unit - bound)
+    terms = model_terms(scaled, outcome.capacity, price)
+    return Solution(outcome.capacity, terms, math.sqrt(0.5 * price), unit, proved, outcome.boxes)
 
 
 class _Problem:
@@ -99,6 +107,9 @@ class _Problem:
         self.shapes, self.hulls = model.above_minimum, model.hulls
         self.budget = budget
         self.limit = budget * (1.0 + 1e-14)  # what rounding may add to a sum that equals the budget
+        full = model.envelope.length
+        scarce = float(np.sum(model.envelope.capacity(full))) > self.limit
+        self.price = model.envelope.level(budget)[0] if scarce else 0.0
 
     def root(self) -> Box:
         return Box([Piece(k, 0.0, 1.0, hull) for k, hull in enumerate(self.hulls)], self.shape_of)

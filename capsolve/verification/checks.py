@@ -12,7 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from capsolve._checks import FloatArray, flag, whole
-from capsolve.allocation import Allocation, Status, certify, solve
+from capsolve.allocation import Allocation, certify, solve
+from capsolve.certificate import Status
 from capsolve.geometry.capacities import capacities
 from capsolve.geometry.loss import embedding_loss, sampled_loss
 from capsolve.losses.quadratic import QuadraticLoss
@@ -113,7 +114,7 @@ def verify(
     ----------
     arXiv 2210.01892, sections 3-4.
     """
-    model = QuadraticLoss(importance, kurtosis, bias)
+    model = QuadraticLoss(importance, kurtosis, bias).to_numpy()
     count = whole("samples", samples, low=2)
     zero = loss_at_zero(model.importance, model.kurtosis, bias)
     if not math.isfinite(zero):
@@ -213,7 +214,7 @@ class _Routes:
         tolerance = 10 * kept * (self.zero + self._size()) + self._rounding()
         if self.model.convex:
             return self._check(route, "loss", value, tolerance)
-        # Below the loss wherever branch and bound had work to do.
+        # Below the loss wherever the budget ends inside a feature with κ < 3.
         verdict = Verdict.AGREE if value <= self.allocation.loss + tolerance else Verdict.DISAGREE
         return self._check(route, "loss", value, tolerance, "a lower bound, from convex envelopes", verdict)
 

@@ -52,6 +52,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
         assert file["opposite_pairs"].shape == (2, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_real_signal_in_the_middle_changes_nothing(tmp_path, workers):
     options = "--features 16 --neurons 16:64:16 --instances 8 --steps 1200 --learning-rate 0.01 --penalty 0.01"

@@ -71,6 +71,7 @@ def test_empirical_diagrams_are_compared_with_the_theory(run, tmp_path):
     assert "same phase" in out
 
 
+@pytest.mark.slow
 def test_several_workers_and_a_checkpoint_that_stays(run, tmp_path):
     options = [*SMALL, "--empirical", "quadratic"]
     assert run(*options, "--data", "one.npz", "--checkpoint", "cells")[0] == 0
@@ -82,6 +83,7 @@ def test_several_workers_and_a_checkpoint_that_stays(run, tmp_path):
     assert "other arguments or another seed" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_interrupted_command_goes_on(run, tmp_path, workers):
     options = ["--empirical", "quadratic", "--cells", "14x11", "--restarts", "1"]

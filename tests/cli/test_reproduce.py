@@ -3,6 +3,7 @@
 import csv
 from importlib import import_module
 
+import pytest
 from click.testing import CliRunner
 
 from capsolve import reproduction
@@ -21,6 +22,7 @@ def test_the_command_writes_what_it_lists(tmp_path):
     assert [float(row["importance"]) for row in rows] == list(fig2.IMPORTANCE)
 
 
+@pytest.mark.slow
 def test_all_makes_one_figure_after_the_other(tmp_path, monkeypatch):
     assert all(callable(import_module(f"capsolve.reproduction.{name}").make) for name in FIGURES)
     monkeypatch.setattr(reproduction, "FIGURES", ("fig2", "fig6"))  # the others take long

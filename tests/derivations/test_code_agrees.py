@@ -12,6 +12,7 @@ import sympy as sp
 
 import capsolve
 from capsolve import QuadraticLoss, solve
+from capsolve.losses.quadratic import response_curve
 from derivations import (
     capacity_bounds,
     capacity_loss,
@@ -117,7 +118,7 @@ class TestResponse:
     @pytest.mark.parametrize("seed", SEEDS)
     def test_thresholds(self, seed):
         _, v_, k_ = draw(seed)
-        curve = QuadraticLoss(v_, k_).demand_curve()
+        curve = response_curve(v_, k_)
         agree(curve.enter, lambdified(equilibrium.IGNORED_FROM, v, kappa)(v_, k_))
         agree(curve.full, lambdified(equilibrium.MONOSEMANTIC_UP_TO, v, kappa)(v_, k_))
 
@@ -131,7 +132,7 @@ class TestResponse:
             assert model.response(price * (1 + RTOL))[i] == 0.0
         c_ = rng.uniform(0.01, 0.9, v_.size)
         slope = -sp.diff(concave.CHORD, C).subs(concave.high, 1)
-        agree(model.steepest(c_), lambdified(slope, v, kappa, concave.low)(v_, k_, c_))
+        agree(model.average_gain(c_), lambdified(slope, v, kappa, concave.low)(v_, k_, c_))
 
 
 class TestOptimum:

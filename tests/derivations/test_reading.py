@@ -50,6 +50,7 @@ class TestFormulas:
             render.unicode_math(r"\aleph_0")
 
 
+@pytest.mark.slow
 class TestTexts:
     def test_terminal(self, proved):
         for number, d in enumerate(proved.values(), 1):

@@ -23,6 +23,7 @@ def constants(name):
     return [key for key, value in public.items() if isinstance(value, sp.Expr) and key not in letters]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_reads_as_a_paper_and_every_step_was_checked(proved, name):
     d = proved[name]
@@ -39,6 +40,7 @@ def test_it_reads_as_a_paper_and_every_step_was_checked(proved, name):
         assert item.residuals or item.check != ZERO  # an equation keeps the differences that were shown to be 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_results_are_exported_under_their_names_and_nothing_is_exported_unproved(proved, name):
     results = proved[name].results
@@ -53,6 +55,7 @@ def some_value(symbol, rng):
     return -value if symbol.is_negative else value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "inputs"])  # which has integrals only
 def test_differences_vanish_numerically_too(proved, name):
     """Independently of any simplification: every explicit difference, at random exact points, to 20 digits."""

@@ -84,6 +84,7 @@ def test_the_phase_changes_there_and_nowhere_else():
             assert tuple(capsolve.solve_batch(v, 1.8 / density, 3).phase[:, 0]) == phases
 
 
+@pytest.mark.slow
 def test_a_jump_halfway_between_cells_is_one_line():
     # V = 1 lies in the middle of an edge, where all optima tie: the first cut must not decide what the line is
     diagram = phase_diagram(("dimensions", 0, 6), ("importance", 0.1, 10), kurtosis=2.0, cells=40)
@@ -100,6 +101,7 @@ def test_a_jump_halfway_between_cells_is_one_line():
         np.testing.assert_allclose(found[kind].y, 1.0, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("y", "dimensions", "meeting"),
     [(("density", 1, 0.01), 3, 0.6), (("kurtosis", 1.2, 30), 3, 3.0), (("sparsity", 0, 0.9), 2.5, 0.4)],
@@ -128,6 +130,7 @@ def test_a_jump_that_leaves_the_diagram_has_no_end():
     assert sparse.critical == ()
 
 
+@pytest.mark.slow
 def test_jumps_and_kinks_with_a_fractional_budget():
     # half a dimension too many for whole features: below κ = 3 the odd one gets 0, ½ or 1
     diagram = phase_diagram(("importance", 0.3, 3), ("kurtosis", 1.5, 8), dimensions=2.5, cells=12)
@@ -146,6 +149,7 @@ def test_jumps_and_kinks_with_a_fractional_budget():
             assert (abs(pair[1] - pair[0]) > 1e-3) == (boundary.order == "jump")
 
 
+@pytest.mark.slow
 def test_without_bias_and_along_integers():
     diagram = phase_diagram(("importance", 0.05, 20), ("features", 4, 6), kurtosis=20, bias=False, cells=12)
     assert {b.order for b in diagram.boundaries} == {"kink"}

@@ -1,7 +1,6 @@
 """Diagrams found numerically: against the theory, interrupted, spread over workers, stored."""
 
 import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -140,13 +139,12 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow
 def test_a_real_signal_in_the_middle_changes_nothing(tmp_path):
     def start(name):
         arguments = [tmp_path / name, tmp_path / f"{name}.npz"]
         return subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(SCRIPT), *map(str, arguments)],
-            stderr=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            [sys.executable, "-c", textwrap.dedent(SCRIPT), *map(str, arguments)], stderr=subprocess.PIPE
         )
 
     interrupted = start("one")
@@ -191,10 +189,12 @@ def test_cells_of_several_sizes():
     assert found.embedding.shape == (2, 3, 4, 2)
     exact = phase_diagram(("features", 2, 4), ("dimensions", [1, 2]), kurtosis=9.0, importance=2.0)
     np.testing.assert_array_equal(np.isnan(found.capacities), np.isnan(exact.capacities))
-    np.testing.assert_allclose(found.capacities, exact.capacities, atol=1e-7)
+    # Four features in two dimensions are where the first just becomes monosemantic: an optimum without curvature, where
+    # a gradient of 100 eps leaves (100 eps)^(2/3) in the capacities.
+    np.testing.assert_allclose(found.capacities, exact.capacities, rtol=0, atol=1e-9)
     assert np.isnan(found.embedding[0, 0, :, 1]).all()
     without = empirical_phase_diagram(("importance", 1, 3), ("kurtosis", 4, 9), cells=2, features=3, bias=False)
-    assert without.compare().largest < 1e-6
+    assert without.compare().largest < 1e-9
 
 
 def test_trained_networks():

@@ -85,6 +85,7 @@ def test_extreme_measurements_can_be_drawn(tmp_path, W):
     figures.save(figures.measurement(capsolve.measure(W, activations=profile)), tmp_path / "a.png")
 
 
+@pytest.mark.slow
 def test_vector_files_of_many_measured_features_stay_small(tmp_path):
     W = np.random.default_rng(0).standard_normal((100_000, 8))
     profile = capsolve.Profile(capsolve.power_law(100_000, 0.5), 9.0)

@@ -36,6 +36,7 @@ DRAWINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", ["default", figures.STYLE])
 @pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
 def test_titles_and_legends_stand_apart_in_any_style(draw, look):
@@ -68,6 +69,7 @@ def test_save_writes_the_format_of_the_suffix_reproducibly(tmp_path, suffix, mag
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_vector_files_of_many_features_stay_small(tmp_path):
     figures.save(figures.allocation(problem(n=100_000)), tmp_path / "a.pdf")
     assert (tmp_path / "a.pdf").stat().st_size < 500_000

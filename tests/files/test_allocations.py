@@ -9,6 +9,7 @@ import capsolve
 from capsolve import Status, read_allocation, write_allocation
 
 PROFILE = capsolve.example("digits")
+EPS = np.finfo(float).eps
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -23,8 +24,9 @@ def test_round_trip(tmp_path, suffix, dimensions):
     assert again.status is allocation.status is Status.OPTIMAL
     for name in ("price", "dimensions", "kkt_error"):
         assert getattr(again, name) == getattr(allocation, name)
-    for name in ("loss", "lower_bound"):  # 64 numbers added in another order
-        assert getattr(again, name) == pytest.approx(getattr(allocation, name), rel=2e-15)
+    # sums of 64 positive numbers in two orders: each is off by at most 63 half-ulps, and its terms by a few
+    for name in ("loss", "lower_bound"):
+        assert getattr(again, name) == pytest.approx(getattr(allocation, name), rel=70 * EPS)
 
 
 def test_without_bias(tmp_path):
@@ -33,7 +35,7 @@ def test_without_bias(tmp_path):
     again = read_allocation(tmp_path / "a.csv")
     assert again.model.bias is False
     assert again.status is Status.OPTIMAL
-    assert again.loss == allocation.loss
+    assert again.loss == pytest.approx(allocation.loss, rel=8 * EPS)  # three terms and the square of a sum
 
 
 def edited(tmp_path, change):

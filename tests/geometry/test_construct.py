@@ -69,6 +69,7 @@ def test_random_frames(seed, n, data):
     np.testing.assert_allclose((W**2).sum(axis=1), C, rtol=1e-13, atol=1e-15 * n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "d"), [(2000, 300), (2000, 700), (2000, 1), (2000, 1999)])
 def test_large_frames(n, d):
     C = shares(np.random.default_rng(n + d), n, d)

@@ -85,6 +85,7 @@ def test_three_features_on_one_neuron_leave_two():
         assert sorted(sign[lives]) in ([-1.0, 1.0], [1.0], [-1.0])
 
 
+@pytest.mark.slow
 def test_the_sign_of_what_noise_does_is_that_of_its_excess_kurtosis():
     settings = {"optimiser": "sgd", "instances": 32, "steps": 8000, "learning_rate": 0.05, "noise_std": 0.2, "looks": 1}
     ends = {}

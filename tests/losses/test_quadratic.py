@@ -1,12 +1,14 @@
 """The quadratic loss: its formulas, its limits, its units and its bad input."""
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from capsolve import QuadraticLoss
-from capsolve.losses.model import LossModel
+from capsolve.losses.model import is_loss_model
+from capsolve.losses.quadratic import column_sum, ratio, response_curve, trace_of
 from tests.oracles import NASTY_KURTOSIS, feature_loss
 
 kurtoses = st.one_of(st.sampled_from(NASTY_KURTOSIS), st.floats(1.0, 1e6))
@@ -14,11 +16,13 @@ kurtoses = st.one_of(st.sampled_from(NASTY_KURTOSIS), st.floats(1.0, 1e6))
 
 def best_row_length(v, k, c):
     """Return the minimiser of (κ−1)(v−m)² + 2m²(1/C−1) over m, from its normal equation."""
-    return (k - 1) * v / ((k - 1) + 2 * (1 / c - 1))
+    return (k - 1) * v / ((k - 1) + 2 * ((1 - c) / c))
 
 
 def test_satisfies_the_interface():
-    assert isinstance(QuadraticLoss([1.0], 4.0), LossModel)
+    assert is_loss_model(QuadraticLoss([1.0], 4.0))
+    for other in (QuadraticLoss, np.ones(3), "quadratic", None):
+        assert not is_loss_model(other)
 
 
 @given(st.floats(0.1, 10), kurtoses, st.floats(0.0, 1.0))
@@ -35,7 +39,7 @@ def test_row_length_minimises_the_expected_loss(v, k, c):
         return
     m = QuadraticLoss([v], k).squared_norm([c])[0]
     assert m == pytest.approx(best_row_length(v, k, c), rel=1e-12)
-    value = (k - 1) * (v - m) ** 2 + 2 * m**2 * (1 / c - 1)
+    value = (k - 1) * (v - m) ** 2 + 2 * m**2 * ((1 - c) / c)
     assert QuadraticLoss([v], k).feature_loss([c])[0] == pytest.approx(value, rel=1e-9, abs=1e-13 * v * v * k)
 
 
@@ -54,9 +58,9 @@ def test_without_bias_the_parts_add_up_to_the_loss_minimised_over_row_lengths():
         v, k, c = rng.random(n), rng.uniform(3, 20, n), rng.uniform(0.01, 1, n)
         model = QuadraticLoss(v, k, bias=False)
         # minimise Σ(κ−1)(v−m)² + 2m²(1/C−1) + (Σ(v−m))² over m: one linear system
-        hessian = np.diag((k - 1) + 2 * (1 / c - 1)) + 1.0
+        hessian = np.diag((k - 1) + 2 * ((1 - c) / c)) + 1.0
         m = np.linalg.solve(hessian, (k - 1) * v + v.sum())
-        loss = np.sum((k - 1) * (v - m) ** 2 + 2 * m**2 * (1 / c - 1)) + np.sum(v - m) ** 2
+        loss = np.sum((k - 1) * (v - m) ** 2 + 2 * m**2 * ((1 - c) / c)) + np.sum(v - m) ** 2
         assert model.trace(c) == pytest.approx(np.sum(v - m), rel=1e-12)
         np.testing.assert_allclose(model.squared_norm(c), m, rtol=1e-12)
         assert model.feature_loss(c).sum() == pytest.approx(loss, rel=1e-12)
@@ -84,13 +88,13 @@ def test_response_minimises_loss_plus_price(v, k, price):
     assert here <= everywhere.min() + 1e-12 * (v * v * k + price)
 
 
-def test_steepest_is_the_best_mean_saving():
+def test_average_gain_is_the_best_mean_saving():
     for k in (1.5, 2.9, 3.0, 5.0):
         model, c = QuadraticLoss([2.0], k), 0.3
         further = np.linspace(c, 1, 10_001)[1:]
         mean = (model.feature_loss([c])[0] - feature_loss(2.0, k, further)) / (further - c)
-        assert model.steepest([c])[0] == pytest.approx(mean.max(), rel=1e-3)
-        assert model.steepest([c])[0] >= mean.max() * (1 - 1e-12)
+        assert model.average_gain([c])[0] == pytest.approx(mean.max(), rel=1e-3)
+        assert model.average_gain([c])[0] >= mean.max() * (1 - 1e-12)
 
 
 def test_limits_of_kurtosis():
@@ -139,7 +143,8 @@ def test_data_are_frozen_copies():
         ([None], 3.0, "importance must hold real numbers"),
         ([[1], [1, 2]], 3.0, "importance must be a rectangular array"),
         ([1.0], "3", "kurtosis must hold real numbers"),
-        ([1e300], 1e300, "importance × kurtosis must sum to less"),
+        ([1e300], 1e100, "importance × kurtosis must sum to less"),
+        ([1, 1], [3, 1.1e100], r"kurtosis must be <= 1e\+100, got 1.1e\+100 at index 1"),
     ],
 )
 def test_bad_input_is_refused_at_the_door(importance, kurtosis, message):
@@ -147,6 +152,70 @@ def test_bad_input_is_refused_at_the_door(importance, kurtosis, message):
         QuadraticLoss(importance, kurtosis)
 
 
+def test_the_largest_kurtosis_is_one():
+    assert QuadraticLoss([1.0], 1e100).feature_loss([1e-100])[0] == pytest.approx(1e100 / 1.5, rel=1e-15)
+
+
 def test_low_kurtosis_without_bias_is_refused():
     with pytest.raises(ValueError, match="kurtosis must be >= 3 for every feature when bias=False, got 2 at index 1"):
         QuadraticLoss([1, 1], [4, 2], bias=False)
+
+
+# --- formulas over arrays -------------------------------------------------------------------------------------------
+
+
+@given(st.floats(0.1, 10), kurtoses, st.floats(1e-3, 1e3))
+def test_the_response_curve_is_the_response(v, k, scale):
+    """Independent: eqs. 15–18 in 50 digits; for κ < 3 all or nothing, at the scale of the chord."""
+    found = float(response_curve(np.array([v]), np.array([k])).at(scale)[0])
+    with mpmath.workdps(50):
+        v_, k_, tau = mpmath.mpf(v), mpmath.mpf(k), mpmath.mpf(scale)
+        if k_ > 3:
+            exact = min(mpmath.mpf(1), max(mpmath.mpf(0), (v_ * (k_ - 1) / tau - 2) / (k_ - 3)))
+            # an ulp of where the feature enters, v (κ−1)/2, moves its capacity by (κ−1)/(κ−3) of them
+            assert abs(found - exact) <= 4 * np.finfo(float).eps * (1 + exact + min(exact, 1) * 2 / (k_ - 3))
+        else:
+            edge = v_ * mpmath.sqrt((k_ - 1) / 2)
+            if abs(edge / tau - 1) > 1e-15:
+                assert found == (edge > tau)
+
+
+def test_the_response_curve_jumps_where_it_says():
+    curve = response_curve(np.array([1.0, 2.0, 1.0, 0.0]), np.array([3.0, 1.5, 9.0, 2.0]))
+    assert curve.jumps_at(1.0).tolist() == [True, True, False, False]
+    assert curve.at(1.0).tolist() == [0.0, 0.0, 1.0, 0.0], "a feature that jumps exactly there has not jumped"
+    assert curve.at(np.nextafter(1.0, 0.0)).tolist() == [1.0, 1.0, 1.0, 0.0]
+    # half an ulp is more than a float can hold beside 1.0
+    assert curve.at(1.0, -1e-17).tolist() == [1.0, 1.0, 1.0, 0.0]
+
+
+def test_the_correction_is_what_a_float_cannot_hold_of_the_scale():
+    v, k = np.array([1.0 + 1e-12]), np.array([3.0 + 1e-11])
+    curve = response_curve(v, k)
+    near, share = curve.at(1.0 + 2e-12), curve.at(1.0 + 2e-12, 1e-13)
+    slope = (v * (k - 1) / (k - 3))[0]
+    assert near[0] - share[0] == pytest.approx(1e-13 * slope, rel=1e-3)
+
+
+@pytest.mark.parametrize("total", [np.sum, column_sum])
+def test_traces_of_columns_are_those_of_each(total):
+    rng = np.random.default_rng(1)
+    v, k, c = rng.random((7, 3)), rng.uniform(3, 20, (7, 3)), rng.random((7, 3))
+    if total is column_sum:
+        each = [QuadraticLoss(v[:, j], k[:, j], bias=False).trace(c[:, j]) for j in range(3)]
+        np.testing.assert_allclose(trace_of(v, k, c, total), each, rtol=1e-14)
+    else:
+        expected = QuadraticLoss(v[:, 0], k[:, 0], bias=False).trace(c[:, 0])
+        assert trace_of(v[:, 0], k[:, 0], c[:, 0]) == pytest.approx(expected, rel=1e-14)
+
+
+def test_sums_of_columns_are_pairwise():
+    # the error of adding 10⁶ times 0.1 one by one is 1e-6, pairwise it is a few ulps of the sum
+    assert abs(column_sum(np.full((10**6, 1), 0.1))[0] - 1e5) < 1e-9
+    assert np.abs(column_sum(np.full((10**5, 3), 0.1)) - 1e4).max() < 1e-10
+
+
+def test_ratio_at_the_ends():
+    k = np.array(NASTY_KURTOSIS)
+    np.testing.assert_array_equal(ratio(k, np.ones(k.size)), 2.0)
+    np.testing.assert_array_equal(ratio(k, np.zeros(k.size)), k - 1.0)

@@ -20,6 +20,7 @@ def small(monkeypatch):
     monkeypatch.setattr(incidental, "SWEEP", {"instances": 3, "steps": 300, "learning_rate": 0.02, "penalty": 0.02})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_pictures_data_and_statements(tmp_path):
     result = incidental.make(Settings(tmp_path, cells=2))

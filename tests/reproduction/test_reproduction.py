@@ -5,6 +5,7 @@ import pytest
 import capsolve
 
 
+@pytest.mark.slow
 def test_the_same_figure_is_the_same_to_the_byte(tmp_path):
     for name in "ab":
         capsolve.reproduce("fig2", tmp_path / name)

@@ -20,6 +20,7 @@ def curve():
     return measure_loss_curve("sum-quadratic", DENSITY, features=4, instances=2, steps=500, rng=0)
 
 
+@pytest.mark.slow
 def test_the_curve_of_the_quadratic_model_is_the_theorys(curve):
     C = curve.capacity
     np.testing.assert_allclose(C, [0, 0.25, 0.5, 0.75, 1])

@@ -95,6 +95,7 @@ def test_the_stratified_loss_is_the_exact_one_of_the_quadratic_model(inputs, acc
         assert abs(wrong / exact - 1) > accuracy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inputs", [Inputs(), Inputs(low=0.0, pairs="correlated"), Inputs(pairs="anticorrelated")])
 def test_stratified_and_sampled_losses_agree(inputs):
     density, count = 0.2, 50_000
@@ -142,6 +143,7 @@ def test_the_quadratic_sum_model_reaches_the_optimum_of_the_theory():
     assert (result.best_loss < result.baseline).all()
 
 
+@pytest.mark.slow
 def test_samples_lead_where_the_expected_loss_does():
     settings = {"dimensions": 1, "rng": 0, "steps": 500, "points": 256, "instances": 2}
     expected = train("sum-quadratic", [2.0, 1, 1], 0.2, **settings)
@@ -150,6 +152,7 @@ def test_samples_lead_where_the_expected_loss_does():
     assert not np.array_equal(sampled.loss, expected.loss)
 
 
+@pytest.mark.slow
 def test_five_features_in_two_dimensions_form_a_pentagon_or_two_pairs():
     result = train("autoencoder-relu", np.ones(5), [0.05, 0.35], dimensions=2, steps=1500, points=512, rng=0)
     np.testing.assert_allclose(result.capacity[0], 0.4, atol=0.02)
@@ -162,6 +165,7 @@ def test_five_features_in_two_dimensions_form_a_pentagon_or_two_pairs():
     np.testing.assert_allclose(np.sort(pairs @ pairs.T, axis=1)[:, 0], -1, atol=0.02)
 
 
+@pytest.mark.slow
 def test_forty_features_in_six_dimensions_stick_at_antipodal_pairs():
     settings = {"objective": "sampled", "points": 256, "steps": 500, "instances": 1, "rng": 0}
     result = train("autoencoder-relu", np.ones(40), 0.3, dimensions=6, **settings)
@@ -170,6 +174,7 @@ def test_forty_features_in_six_dimensions_stick_at_antipodal_pairs():
     np.testing.assert_allclose(capacity[:-12], 0, atol=0.04)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "sizes"), [("sum-quadratic", [12]), ("autoencoder-relu", [2, 2, 2, 2])])
 def test_the_sum_model_has_one_large_block_and_the_autoencoder_small_ones(model, sizes):
     result = train(model, np.ones(12), 0.3, dimensions=4, steps=500, instances=2, rng=0)
@@ -178,6 +183,7 @@ def test_the_sum_model_has_one_large_block_and_the_autoencoder_small_ones(model,
     assert sorted(block.features.size for block in found) == sizes
 
 
+@pytest.mark.slow
 def test_cells_broadcast_and_do_not_touch_each_other():
     v = np.ones((3, 1, 4))
     v[:, 0, 0] = [0.5, 1, 2]
@@ -237,6 +243,7 @@ def run(checkpoint=None):
 SMALL = "networks._CPU_NUMBERS = 2**13; checkpoints._SECONDS = 0.0"
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_to_the_same_result(tmp_path, monkeypatch):
     path = tmp_path / "training.npz"
     code = BLOCKS + f"{SMALL}\nrun(sys.argv[1])"

@@ -31,6 +31,7 @@ def made_up(model="sum-relu", inputs=None, density=0.1):
     return LossCurve(model, inputs or Inputs(), density, line, falling, falling, 0 * line)
 
 
+@pytest.mark.slow
 def test_the_prediction_for_the_quadratic_model_is_right(report):
     exact = np.stack([capsolve.solve(v, KURTOSIS, D).capacity for v in IMPORTANCE])
     np.testing.assert_allclose(report.predicted, exact, atol=0.04)
@@ -41,6 +42,7 @@ def test_the_prediction_for_the_quadratic_model_is_right(report):
     np.testing.assert_allclose(report.predicted_loss / report.trained_loss, 1, atol=0.05)
 
 
+@pytest.mark.slow
 def test_a_wrong_curve_predicts_wrongly(curve, report):
     bent = dataclasses.replace(curve, loss=curve.loss[0] * (1 - curve.capacity) ** 0.7)  # increasing returns
     predictions = tuple(capsolve.allocate(bent.loss_model(v), D) for v in IMPORTANCE)
@@ -48,6 +50,7 @@ def test_a_wrong_curve_predicts_wrongly(curve, report):
     assert wrong.errors()["prediction"] > 5 * report.errors()["prediction"]
 
 
+@pytest.mark.slow
 def test_the_rivals(report):
     rivals = report.rivals
     np.testing.assert_array_equal(rivals["equal shares"], np.full((2, 4), 0.5))
@@ -56,6 +59,7 @@ def test_the_rivals(report):
     np.testing.assert_allclose(rivals["quadratic formula"], exact, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_report(report):
     text = report.summary()
     assert text.startswith("sum-quadratic at density 0.2: 2 profiles of 4 features in 2 dimensions\n")

@@ -171,6 +171,7 @@ class Deadly:
         return make(row, block_info)
 
 
+@pytest.mark.slow
 def test_worker_processes_and_the_loss_of_one(client, tmp_path):
     dimensions = 0.1 * CHUNKS * LENGTH
     here = capsolve.solve(*lazy(make), dimensions)

@@ -10,11 +10,13 @@ from scipy import optimize, sparse
 
 import capsolve
 from capsolve import TabulatedLoss
+from capsolve.certificate import lagrangian_bound
 from capsolve.solvers import tabulated
 from capsolve.solvers.tabulated import solve_tabulated
 
 seeds = st.integers(0, 2**32 - 1)
 GRID = np.linspace(0.0, 1.0, 101)
+EPS = np.finfo(float).eps
 S_SHAPE = 1 / (1 + np.exp(12 * (GRID - 0.4)))
 
 
@@ -41,6 +43,20 @@ def some_curves(rng, n, g):
     return y * 10.0 ** rng.integers(-3, 4)
 
 
+def terms_of_the_gap(model, dimensions, solution):
+    """Return by how much the loss exceeds the proved bound, and the size of the Lagrangian's terms; in the unit."""
+    terms, price = solution.terms, 2.0 * solution.multiplier**2
+    budget = min(dimensions, model.demand)
+    excess = terms.lagrangian_gap + price * max(0.0, budget - terms.used) - solution.proved
+    return max(0.0, excess), terms.loss + price * budget
+
+
+def gap_of(model, dimensions, solution):
+    """Return the certificate's gap, without its allowance for rounding."""
+    excess, size = terms_of_the_gap(model, dimensions, solution)
+    return excess / size if size else 0.0
+
+
 def check(model, dimensions, solution, best, tolerance=1e-9):
     """The solution is feasible and its loss is the known optimum, relative to what can be saved."""
     c = solution.capacity
@@ -49,7 +65,7 @@ def check(model, dimensions, solution, best, tolerance=1e-9):
     assert c.sum() <= dimensions + 1e-12 * max(1.0, dimensions)
     loss = model.feature_loss(c).sum()
     size = max(1e-13 * np.abs(model.curves).max() * model.features, 2 * tolerance * (loss - model.floor))
-    assert solution.gap <= tolerance
+    assert gap_of(model, dimensions, solution) <= tolerance
     assert abs(loss - best) <= size
 
 
@@ -138,7 +154,7 @@ def test_one_shape_against_dynamic_programming(seed, n, g):
     loss, best = model.feature_loss(solution.capacity).sum(), dynamic(np.outer(weight, shape), steps)
     size = 1e-13 * np.abs(shape).max() * weight.sum() + 2e-9 * (loss - model.floor)
     assert abs(loss - best) <= size
-    assert solution.gap <= 1e-9
+    assert gap_of(model, steps / (g - 1), solution) <= 1e-9
 
 
 @settings(max_examples=12)
@@ -165,7 +181,7 @@ def test_enumeration_rejects_a_solver_that_ignores_the_gap():
     best = enumerated(curves, model.grid, 1.3)
     check(model, 1.3, solve_tabulated(model, 1.3, 1e-9), best)
     unfinished = solve_tabulated(model, 1.3, 1e-9, box_limit=1)
-    assert unfinished.gap > 1e-9
+    assert gap_of(model, 1.3, unfinished) > 1e-9
     with pytest.raises(AssertionError):
         check(model, 1.3, unfinished, best)
 
@@ -210,12 +226,13 @@ def test_convex_curves_against_a_linear_programme(seed):
     slope = np.abs(np.diff(curves)).max() / width
     assert loss == pytest.approx(curves[:, 0].sum() + programme.fun, abs=1e-7 * slope * n)  # HiGHS's tolerance
     assert solution.boxes == 1
-    assert solution.gap == 0.0
+    # an envelope that is the curve leaves rounding only: of n differences of terms, in units of their sizes
+    assert gap_of(model, dimensions, solution) <= 8 * EPS * n
     # the price alone certifies it
     price = max(0.0, np.max(np.where(solution.capacity < 1, model.marginal(solution.capacity), 0.0)))
-    assert loss - model.lower_bound(price, dimensions) <= 1e-13 * (loss + price * dimensions)
+    assert loss - lagrangian_bound(model, price, dimensions) <= 1e-13 * (loss + price * dimensions)
     wrong = 1.1 * price + 0.1
-    assert loss - model.lower_bound(wrong, dimensions) >= -1e-13 * loss  # any price bounds
+    assert loss - lagrangian_bound(model, wrong, dimensions) >= -1e-13 * loss  # any price bounds
     if 0.0 < solution.capacity.sum() < n:
         assert solution.capacity.sum() == pytest.approx(dimensions, abs=1e-12 * max(1.0, dimensions))
 
@@ -277,7 +294,7 @@ def test_the_cases_of_figure_4(case, kurtosis, importance, odd):
     cell = 5 * np.diff(model.grid).max()
     assert solution.capacity[0] == pytest.approx(odd, abs=1e-12 if odd in {0.0, 0.5, 1.0} else cell)
     assert solution.capacity.sum() == pytest.approx(3.0, abs=1e-12)
-    assert solution.gap <= 1e-9
+    assert gap_of(model, 3.0, solution) <= 1e-9
     others = solution.capacity[1:]
     if kurtosis >= 3.0:
         np.testing.assert_allclose(others, (3 - solution.capacity[0]) / 5, atol=1e-12)
@@ -315,7 +332,7 @@ def test_many_ordered_features_close_in_a_handful_of_boxes(shape, weight, writte
     model = TabulatedLoss(np.outer(weight, shape)) if written_out else TabulatedLoss(shape, weight=weight)
     solution = solve_tabulated(model, 100.5, 1e-9)
     assert solution.boxes <= 9
-    assert solution.gap <= 1e-9
+    assert gap_of(model, 100.5, solution) <= 1e-9
     assert solution.capacity.sum() == pytest.approx(100.5, abs=1e-10)
 
 
@@ -339,8 +356,9 @@ def test_a_hard_knapsack_ends_with_an_honest_gap():
     for limit in (1, 10, 100):
         solution = solve_tabulated(model, steps / 100, 1e-9, box_limit=limit)
         loss = model.feature_loss(solution.capacity).sum()
-        assert loss * (1 - solution.gap) - 1e-12 <= best <= loss + 1e-12
-        assert solution.gap > 1e-9
+        excess, _ = terms_of_the_gap(model, steps / 100, solution)
+        assert loss - excess * solution.unit**2 - 1e-12 <= best <= loss + 1e-12
+        assert excess > 1e-9 * loss
         assert solution.boxes <= limit + 1
 
 
@@ -380,8 +398,9 @@ def some_problem(seed):
 
 
 def solved(curves, dimensions, grid=None):
-    solution = solve_tabulated(TabulatedLoss(curves, grid), dimensions, 1e-12)
-    assert solution.gap <= 1e-12
+    model = TabulatedLoss(curves, grid)
+    solution = solve_tabulated(model, dimensions, 1e-12)
+    assert gap_of(model, dimensions, solution) <= 1e-12
     return solution.capacity
 
 
@@ -411,7 +430,7 @@ def test_large_constants_do_not_swamp_the_gap():
     curves, offset = -np.cumsum(rng.exponential(size=(6, 9)) ** 2, axis=1), 1e9 * rng.normal(size=(6, 1))
     shifted, plain = TabulatedLoss(curves + offset), TabulatedLoss(curves)
     solution = solve_tabulated(shifted, 2.2, 1e-9)
-    assert solution.gap <= 1e-9
+    assert gap_of(shifted, 2.2, solution) <= 1e-9
     best = plain.feature_loss(solve_tabulated(plain, 2.2, 1e-9).capacity).sum()
     # adding 1e9 rounds every value to a multiple of 1.2e-7
     assert plain.feature_loss(solution.capacity).sum() == pytest.approx(best, abs=6 * 1.2e-7)
@@ -455,7 +474,7 @@ def test_no_budget_and_slack(seed):
     for dimensions in (model.demand, model.demand + 1e-9, len(curves), 1e6, 1e300):
         solution = solve_tabulated(model, dimensions, 1e-9)
         np.testing.assert_array_equal(solution.capacity, model.response(0.0))
-        assert solution.gap == 0.0
+        assert gap_of(model, dimensions, solution) == 0.0
 
 
 def test_capacity_that_harms_is_left_unused():
@@ -474,8 +493,9 @@ def test_a_budget_too_small_for_a_hump_is_left_unused():
 @pytest.mark.parametrize("shape", [(1 - GRID) ** 2, 1 - GRID, 1 - GRID**2, S_SHAPE])
 @pytest.mark.parametrize("dimensions", [1e-300, 1e-15, 1e-9, 0.5, 1.0, 4.999999, 5 - 1e-12, 3 + 1e-15])
 def test_the_budget_is_used_exactly(shape, dimensions):
-    solution = solve_tabulated(TabulatedLoss(shape, weight=[1, 1, 2, 3, 0.5]), dimensions, 1e-9)
-    assert solution.gap <= 1e-9  # however little is left to lose
+    model = TabulatedLoss(shape, weight=[1, 1, 2, 3, 0.5])
+    solution = solve_tabulated(model, dimensions, 1e-9)
+    assert gap_of(model, dimensions, solution) <= 1e-9
     assert solution.boxes <= 9
     assert solution.capacity.sum() == pytest.approx(dimensions, abs=1e-15 * 5, rel=1e-15)
 
@@ -518,7 +538,7 @@ def test_a_local_solver_never_beats_the_bound():
     model, dimensions = TabulatedLoss(curves), 2.3
     solution = solve_tabulated(model, dimensions, 1e-9)
     loss = model.feature_loss(solution.capacity).sum()
-    bound = loss - solution.gap * (loss - model.floor)
+    bound = loss - terms_of_the_gap(model, dimensions, solution)[0] * solution.unit**2
     found = []
     for _ in range(30):
         start = rng.random(6)

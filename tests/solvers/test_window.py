@@ -6,13 +6,13 @@ Tests of `solve` run here again with every problem, however small, forced throug
 import mpmath
 import numpy as np
 import pytest
+from capsolve.solvers.window import Answer, Arrays, Enclosed, Totals, Window, bracket, enclose, narrow, spread_out
 from hypothesis import given
 from hypothesis import strategies as st
 
 from capsolve import QuadraticLoss, Status, certify, solve
 from capsolve.solvers import quadratic, window
 from capsolve.solvers.quadratic import solve_source
-from capsolve.solvers.window import Answer, Arrays, Enclosed, Totals, Window, bracket, enclose, narrow, spread_out
 from tests.oracles import brute_force, profiles
 from tests.solvers.test_quadratic import (  # noqa: F401  (run again)
     random_mixed,
@@ -136,6 +136,7 @@ def exact_sum_and_loss(v, k, scale):
     return c, np.sum(v * v * (k - 1) * (1 - c) / (1 + (k - 3) / 2 * c))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="long double is no longer than double")
 @pytest.mark.parametrize("name", ["wide", "alike"])
 def test_many_features_against_extended_precision(name, kind, monkeypatch):

@@ -137,6 +137,7 @@ def test_arrays_of_other_libraries():
     assert report.to_dict() == verify(*CONVEX, samples=FEW).to_dict()
 
 
+@pytest.mark.slow
 def test_the_battery_agrees(capsys):
     reports = verify_battery(progress=True)
     assert "19/19" in capsys.readouterr().err

@@ -42,6 +42,7 @@ def test_convex_programme_with_chords_is_a_bound_and_sharp_where_features_are_wh
     assert part < oracles.brute_force(v, k, 2.5) * (1 - 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_search_finds_what_brute_force_finds(seed):
     rng = np.random.default_rng(seed)

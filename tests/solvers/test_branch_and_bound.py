@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capsolve.solvers.branch import Relaxation, branch_and_bound
+from capsolve.solvers.branch_and_bound import Relaxation, branch_and_bound
 
 SLOPE = 40.0  # bounds |f'| of every curve below: Σ |a_k| k with |a_k| ≤ 1, k ≤ 8
 

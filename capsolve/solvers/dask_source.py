@@ -14,12 +14,22 @@ import numpy as np
 
 from capsolve._arrays import to_numpy
 from capsolve._checks import FloatArray
-from capsolve.solvers.arrays import ArraySource, Suspect, merged, refuse_one_of, rounded, section
-from capsolve.solvers.quadratic import kind_for
-from capsolve.solvers.window import Answer, Partition, Source, Totals, Window, valid
+from capsolve.certificate import CertificateTerms
+from capsolve.solvers.quadratic import route_for
+from capsolve.solvers.sources import (
+    ArrayAPISource,
+    InvalidEntry,
+    PriceAndExceptions,
+    ScaleInterval,
+    Screening,
+    Source,
+    raise_worst,
+    rounded,
+    valid_sample,
+)
 
 
-class LazySource:
+class DaskSource:
     """A `Source` of features in Dask arrays.
 
     Parameters
@@ -41,24 +51,28 @@ class LazySource:
         share = min(1.0, size / self.features)
         parts = self._on_chunks(_sample, share=share, seed=int(rng.integers(2**63)))
         v, k = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return valid(v, k)
+        return valid_sample(v, k)
 
-    def refuse(self) -> NoReturn:
+    def raise_invalid(self) -> NoReturn:
         """Raise the error of the detailed checks; see `Source`."""
-        refuse_one_of(self._on_chunks(_suspect))
+        raise_worst(self._on_chunks(_invalid_entry))
 
-    def partition(self, window: Window) -> Partition:
+    def scaled(self, factor: float) -> DaskSource:
+        """Return the same with importances multiplied by a power of two."""
+        return DaskSource(self.importance * factor, self.kurtosis)
+
+    def screen(self, interval: ScaleInterval) -> Screening:
         """Go through the data once; see `Source`."""
-        return merged(self._on_chunks(_partition, window=window))
+        return Screening.merge(self._on_chunks(_screen, interval=interval))
 
-    def write(self, answer: Answer, unit: float) -> tuple[Any, Totals]:
-        """Go through the data once for the totals; see `Source`. The capacities are computed when asked for."""
+    def write(self, answer: PriceAndExceptions, unit: float) -> tuple[Any, CertificateTerms]:
+        """Go through the data once for the terms; see `Source`. The capacities are computed when asked for."""
         from dask.delayed import delayed  # noqa: PLC0415
 
         shared = delayed(answer)  # one copy for all tasks
         meta = self.importance._meta
         capacity = self._map(_capacity, answer=shared, unit=unit, dtype=meta.dtype, meta=meta)
-        return capacity, Totals.of(self._on_chunks(_totals, answer=shared, unit=unit))
+        return capacity, CertificateTerms.merge(self._on_chunks(_terms, answer=shared, unit=unit))
 
     def _on_chunks(self, task: Any, **given: Any) -> list[Any]:
         """Return what ``task(source, start, stop, **given)`` says of each chunk, in their order."""
@@ -75,12 +89,12 @@ class LazySource:
 
 def source_of_chunk(v: Any, k: Any) -> Source:
     """Return the source for one chunk."""
-    return kind_for(v.size)(v, np.asarray(k)) if api.is_numpy_array(v) else ArraySource(v, k)
+    return route_for(v.size).source(v, np.asarray(k)) if api.is_numpy_array(v) else ArrayAPISource(v, k)
 
 
 def _boxed(v: Any, k: Any, task: Any, block_info: Any = None, **given: Any) -> Any:
     box = np.empty(1, dtype=object)
-    with np.errstate(all="ignore"):  # every limit is meant
+    with np.errstate(all="ignore"):  # infinities at the limits are intended
         box[0] = task(source_of_chunk(v, k), *_ends(block_info), **given)
     return box
 
@@ -97,19 +111,19 @@ def _sample(chunk: Source, start: int, stop: int, share: float, seed: int) -> tu
     return chunk.sample(count, np.random.default_rng((seed, start)))
 
 
-def _suspect(chunk: Any, start: int, stop: int) -> Suspect:
-    return Suspect.of(to_numpy(chunk.importance), to_numpy(chunk.kurtosis), start)
+def _invalid_entry(chunk: Any, start: int, stop: int) -> InvalidEntry:
+    return InvalidEntry.of(to_numpy(chunk.importance), to_numpy(chunk.kurtosis), start)
 
 
-def _partition(chunk: Source, start: int, stop: int, window: Window) -> tuple[int, Partition]:
-    return start, chunk.partition(window)
+def _screen(chunk: Source, start: int, stop: int, interval: ScaleInterval) -> tuple[int, Screening]:
+    return start, chunk.screen(interval)
 
 
-def _totals(chunk: Source, start: int, stop: int, answer: Answer, unit: float) -> Totals:
-    return chunk.write(section(answer, start, stop), unit)[1]
+def _terms(chunk: Source, start: int, stop: int, answer: PriceAndExceptions, unit: float) -> CertificateTerms:
+    return chunk.write(answer.section(start, stop), unit)[1]
 
 
-def _capacity(v: Any, k: Any, answer: Answer, unit: float, block_info: Any = None) -> Any:
+def _capacity(v: Any, k: Any, answer: PriceAndExceptions, unit: float, block_info: Any = None) -> Any:
     with np.errstate(all="ignore"):
-        capacity, _ = source_of_chunk(v, k).write(section(answer, *_ends(block_info)), unit)
+        capacity, _ = source_of_chunk(v, k).write(answer.section(*_ends(block_info)), unit)
     return rounded(capacity, v.dtype, api.array_namespace(v))

@@ -1,0 +1,427 @@
+"""The passes over NumPy arrays, compiled by Numba: as fast as memory can be read and written, on all cores.
+
+Importing this module imports Numba, which takes longer than to solve a problem of a hundred thousand features: see
+`capsolve.solvers.quadratic.route_for` for when it is worth it. The machine code is kept on disk where that is possible.
+Compiled code is a bonus: whatever keeps Numba from working, the passes of `NumPySource` answer, and a debug log says
+why.
+
+Floating-point arithmetic is strict except for the order of the sums: a sum over a block of 4,096 features has as many
+running totals as vector registers hold, and blocks are added pairwise. The order depends on nothing but the
+data's size, so results do not depend on the number of threads.
+
+v (κ − 1) − 2τ is computed with one rounding (fused multiply–add): small capacities of large kurtoses and
+those with κ close to 3 depend on it alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numba as nb
+import numpy as np
+from numba.core.caching import FunctionCache
+from numba.extending import intrinsic
+
+from capsolve._checks import FloatArray
+from capsolve.certificate import FINEST_TOLERANCE, NONE, CertificateTerms
+from capsolve.losses.quadratic import LARGE
+from capsolve.solvers.sources import NumPySource, PriceAndExceptions, ScaleInterval, Screening, spread_out
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 4096
+# Scales between which squares of importances that matter neither over- nor underflow.
+MODERATE = 1e-100, 1e100
+# Blocks that one task screens for free features, and the share of them there is room for.
+BLOCKS_PER_TASK = 16
+SHARE_FREE = 1.0 / 8.0
+# From so many features on one does not look through the data for the sake of knowing whether κ is below 3.
+MANY = 1 << 18
+
+
+# --- instructions -------------------------------------------------------------------------------------------------
+
+FREE_ORDER = ("reassoc", "nsz")  # a sum may be split among the lanes of vector registers
+NO_NAN = ("nnan", "nsz")
+
+
+@intrinsic
+def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return a·b + c, rounded once."""
+    return nb.float64(nb.float64, nb.float64, nb.float64), lambda _c, builder, _s, args: builder.fma(*args)
+
+
+@intrinsic
+def plus(typing: Any, a: Any, b: Any) -> Any:
+    """Return a + b as part of a sum in any order."""
+    return nb.float64(nb.float64, nb.float64), lambda _c, builder, _s, args: builder.fadd(*args, flags=FREE_ORDER)
+
+
+def _chosen(relation: str) -> Any:
+    def build(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(relation, *args, flags=NO_NAN), *args, flags=NO_NAN)
+
+    return build
+
+
+@intrinsic
+def larger(typing: Any, a: Any, b: Any) -> Any:
+    """Return the maximum of two numbers."""
+    return nb.float64(nb.float64, nb.float64), _chosen(">")
+
+
+@intrinsic
+def smaller(typing: Any, a: Any, b: Any) -> Any:
+    """Return the minimum of two numbers."""
+    return nb.float64(nb.float64, nb.float64), _chosen("<")
+
+
+# --- compilation --------------------------------------------------------------------------------------------------
+
+
+class _Cache(FunctionCache):
+    """Machine code on disk; what cannot be read there is compiled again, and written if that is possible."""
+
+    def load_overload(self, *given):
+        """Return the code for a signature, or None."""
+        try:
+            return super().load_overload(*given)
+        except Exception as reason:  # damaged files raise all that pickle can raise
+            logger.debug("the cache of %s cannot be read: %r", self._name, reason)
+            return None
+
+    def save_overload(self, *given):
+        """Keep the code for a signature, in place of a damaged index if there is one."""
+        try:
+            super().save_overload(*given)
+        except Exception as reason:
+            logger.debug("the cache of %s cannot be written: %r", self._name, reason)
+            with contextlib.suppress(Exception):
+                self.flush()
+                super().save_overload(*given)
+
+
+def _cached(function: Any) -> Any:
+    """Give a compiled function a cache, as ``cache=True`` does, if there is a folder for it."""
+    try:
+        function._cache = _Cache(function.py_func)
+    except Exception as reason:
+        logger.debug("no cache: %r", reason)
+    return function
+
+
+def compiled(function: Any, **options: Any) -> Any:
+    """Compile a function for one core."""
+    return _cached(nb.njit(error_model="numpy", nogil=True, **options)(function))
+
+
+def on_all_cores(function: Any) -> Any:
+    """Compile a function whose loops over ``prange`` run on all cores."""
+    return compiled(function, parallel=True)
+
+
+inlined = nb.njit(inline="always", error_model="numpy")
+
+
+# --- one block -------------------------------------------------------------------------------------------------------
+
+
+@inlined
+def _capacity(v: float, k: float, scale: float, correction: float, mixed: bool) -> float:
+    """Return the response to τ = scale + correction, as `ResponseCurve.at`; ``mixed`` says that κ may be below 3."""
+    c = (fma(v, k - 1.0, -2.0 * scale) - 2.0 * correction) / ((k - 3.0) * scale)
+    c = c if c > 0.0 else 0.0
+    c = c if c < 1.0 else 1.0
+    full = v
+    if mixed:
+        full = v * math.sqrt(0.5 * (k - 1.0)) if k < 3.0 else v
+        c = 0.0 if k < 3.0 else c
+        full = v if scale == 0.0 else full
+    return c if full <= scale else 1.0
+
+
+@inlined
+def _denominator(k: float, c: float, mixed: bool) -> float:
+    y = fma(0.5 * (k - 3.0), c, 1.0)
+    return 1.0 if mixed and y <= 0.0 else y  # κ = 1 and C = 1, where numerators vanish as well
+
+
+@compiled
+def _respond(v, k, scale, correction, mixed, out):
+    for i in range(v.size):
+        out[i] = _capacity(np.float64(v[i]), np.float64(k[i]), scale, correction, mixed)
+
+
+@inlined
+def _terms(v, k, capacity, scale, mixed, exact):
+    """Add up the terms of the certificate at the price 2 · scale²; see `feature_terms` and `CertificateTerms`.
+
+    Marginal values appear as their square roots: ½ w² is the marginal value, w = v (κ−1) / (1 + γC). Unless it is to be
+    ``exact``, the Lagrangian gap of convex losses is that of the tangents, which takes half the time.
+    """
+    used, not_empty, not_full, loss, unsaturated, active, gap = 0.0, 0.0, 0.0, 0.0, 0.0, np.inf, 0.0
+    price = 2.0 * scale * scale
+    for i in range(v.size):
+        v_i, k_i, c = smaller(np.float64(v[i]), LARGE), np.float64(k[i]), capacity[i]
+        y, first = _denominator(k_i, c, mixed), v_i * (k_i - 1.0)
+        empty, rest = 1.0 - c, 1.0 if c < 1.0 else 0.0
+        if exact:  # both quotients from one division
+            excess = 1.0 if k_i == 3.0 else k_i - 3.0
+            inverse = 1.0 / (y * excess)
+            w = first * (inverse * excess)
+        else:
+            w = first / y
+        if mixed:
+            w = w if c < 1.0 else 2.0 * v_i
+        chord, over = v_i * w, 0.5 * w * w - price
+        of_feature = larger(-c * over, empty * over)
+        if exact:
+            distance = w - 2.0 * scale
+            convex = (y * y * inverse) * (distance * distance)
+            convex = c * (price - 0.5 * w * first) if first <= 2.0 * scale else convex
+            convex = empty * (chord - price) if v_i >= scale else convex
+            of_feature = smaller(of_feature, convex)
+        if mixed:
+            concave = larger(c * (price - 0.5 * w * first), empty * (chord - price))
+            of_feature = concave if k_i < 3.0 else of_feature
+        used = plus(used, c)
+        not_empty = plus(not_empty, 1.0 if c > 0.0 else 0.0)
+        not_full = plus(not_full, rest)
+        loss = plus(loss, chord * empty)
+        unsaturated = larger(unsaturated, w * rest)
+        active = smaller(active, w + (0.0 if c > 0.0 else np.inf))
+        gap = plus(gap, of_feature)
+    return used, not_empty, not_full, loss, unsaturated, active, gap
+
+
+@compiled
+def _terms_exact(v, k, capacity, scale, mixed):
+    return _terms(v, k, capacity, scale, mixed, True)
+
+
+@compiled
+def _terms_by_tangents(v, k, capacity, scale, mixed):
+    return _terms(v, k, capacity, scale, mixed, False)
+
+
+@compiled
+def _screen_block(v, k, low, high, low_jump, high_jump, mixed, flags, sums):
+    """Add up the fixed features at both ends of the interval and flag the free ones; see `screen_features`."""
+    at_low, at_high, total, least, lowest, highest = 0.0, 0.0, 0.0, np.inf, np.inf, 0.0
+    for i in range(v.size):
+        v_i, k_i = np.float64(v[i]), np.float64(k[i])
+        gain = 1.0 / (k_i - 3.0)
+        room_low, room_high = fma(v_i, k_i - 1.0, -2.0 * low), fma(v_i, k_i - 1.0, -2.0 * high)
+        above, below, between = v_i > high, room_low < 0.0, (v_i < low) & (room_high > 0.0)
+        if mixed:
+            jump = v_i * math.sqrt(0.5 * (k_i - 1.0))
+            above = jump > high_jump if k_i < 3.0 else above
+            below = jump < low_jump if k_i < 3.0 else below
+            between = between & (k_i >= 3.0)
+        full = 1.0 if above else 0.0
+        at_low = plus(at_low, room_low * gain * (1.0 / low) if between else full)
+        at_high = plus(at_high, room_high * gain * (1.0 / high) if between else full)
+        total = plus(total, v_i * k_i)
+        least = smaller(least, v_i)
+        lowest = smaller(lowest, k_i)
+        highest = larger(highest, k_i)
+        flags[i] = 0 if (above | below | between | (v_i == 0.0)) else 1
+    sums[0], sums[1], sums[2], sums[3], sums[4], sums[5] = at_low, at_high, total, least, lowest, highest
+
+
+# --- all blocks ---------------------------------------------------------------------------------------------------
+
+
+@on_all_cores
+def _write(v, k, stride, scale, correction, multiplier, mixed, exact, index, capacity, out, terms):
+    n = v.size
+    for b in nb.prange(terms.shape[0]):
+        start, stop = b * BLOCK, min((b + 1) * BLOCK, n)
+        v_here, out_here, k_here = v[start:stop], out[start:stop], k[start * stride :][: stop - start]
+        first, last = np.searchsorted(index, start), np.searchsorted(index, stop)
+        _respond(v_here, k_here, scale, correction, mixed, out_here)  # two loops are no slower than one: both divide
+        for j in range(first, last):
+            out[index[j]] = capacity[j]
+        if exact:
+            sums = _terms_exact(v_here, k_here, out_here, multiplier, mixed)
+        else:
+            sums = _terms_by_tangents(v_here, k_here, out_here, multiplier, mixed)
+        for q in range(7):
+            terms[b, q] = sums[q]
+
+
+@on_all_cores
+def _screen(v, k, stride, low, high, low_jump, high_jump, mixed, sums, counts, found, data):
+    """Fill ``sums`` by blocks, ``found`` and ``data`` with the free features by tasks, as room permits."""
+    n, room = v.size, found.shape[1]
+    for s in nb.prange(counts.size):
+        flags = np.zeros(BLOCK, np.uint8)
+        words = flags.view(np.uint64)
+        count, mine, mine_v, mine_k = 0, found[s], data[0, s], data[1, s]
+        for b in range(s * BLOCKS_PER_TASK, min((s + 1) * BLOCKS_PER_TASK, sums.shape[0])):
+            start, stop = b * BLOCK, min((b + 1) * BLOCK, n)
+            flags[stop - start :] = 0
+            k_here = k[start * stride :][: stop - start]
+            _screen_block(v[start:stop], k_here, low, high, low_jump, high_jump, mixed, flags[: stop - start], sums[b])
+            for q in range(words.size):
+                if words[q] != 0:
+                    for j in range(8 * q, 8 * q + 8):
+                        if flags[j]:
+                            if count < room:
+                                mine[count], mine_v[count], mine_k[count] = start + j, v[start + j], k_here[j]
+                            count += 1
+        counts[s] = count
+
+
+@compiled
+def _used(v, k, scale, mixed):
+    total, squares = 0.0, 0.0
+    for i in range(v.size):
+        c = _capacity(v[i], k[i], scale, 0.0, mixed)
+        total, squares = plus(total, c), plus(squares, c * c)
+    return total, squares
+
+
+@compiled
+def _sample(v, k, stride, index, v_out, k_out):
+    at = 0
+    for i in index:
+        v_i, k_i = np.float64(v[i]), np.float64(k[i * stride])
+        if v_i >= 0.0 and k_i >= 1.0 and v_i * k_i < np.inf:
+            v_out[at], k_out[at] = v_i, k_i
+            at += 1
+    return at
+
+
+# --- the source -----------------------------------------------------------------------------------------------------
+
+_turn = threading.Lock()  # not every threading layer of Numba can be entered twice
+_forked = False
+
+
+def _after_fork() -> None:
+    global _forked  # noqa: PLW0603
+    _forked = True  # nor can every layer be used in a child of the process that used it first
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _or_numpy(method: Callable[..., Any]) -> Any:
+    """Let `NumPySource` answer where compiled code does not, and from then on."""
+
+    @functools.wraps(method)
+    def attempt(self: NumbaSource, *given: Any) -> Any:
+        if NumbaSource.works:
+            try:
+                return method(self, *given)
+            except MemoryError:
+                raise
+            except Exception as reason:
+                NumbaSource.works = False
+                logger.debug("no compiled code from here on: %r", reason)
+        return getattr(NumPySource, method.__name__)(self, *given)
+
+    return attempt
+
+
+class NumbaSource(NumPySource):
+    """`NumPySource` in float64 or float32 whose passes are compiled."""
+
+    works = True  # as far as is known
+
+    def __init__(self, importance: Any, kurtosis: Any) -> None:
+        super().__init__(importance, kurtosis)
+        self._v = _plain(importance)
+        if self.kurtosis.strides == (0,) and self.features:
+            self._k, self._stride = _plain(np.full(BLOCK, self.kurtosis[0])), 0
+        else:
+            self._k, self._stride = _plain(self.kurtosis), 1
+        self._mixed = self.features > MANY or bool((self._k < 3.0).any())  # until a pass has seen
+        self._blocks_total = -(-self.features // BLOCK)
+
+    @_or_numpy
+    def used(self, scale: float) -> tuple[float, float]:
+        """Return the sums of what `respond` says and of its squares."""
+        return _used(self._v, self._k, scale, self._mixed) if self._stride else super().used(scale)
+
+    @_or_numpy
+    def sample(self, size: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        """Return a run of neighbours from each of many intervals of equal length; see `Source`."""
+        index = spread_out(self.features, size, rng)
+        v, k = np.empty((2, index.size))
+        found = _sample(self._v, self._k, self._stride, index, v, k)
+        self._mixed = bool((k[:found] < 3.0).any())
+        return v[:found], k[:found]
+
+    @_or_numpy
+    def screen(self, interval: ScaleInterval) -> Screening:
+        """Go through the data once; see `Source`."""
+        low, high, margin = interval
+        if _forked or not (low == 0.0 or low > MODERATE[0]):
+            return super().screen(interval)
+        sums = np.empty((self._blocks_total, 6))
+        counts = np.empty(-(-self._blocks_total // BLOCKS_PER_TASK), np.int64)
+        room = int(BLOCKS_PER_TASK * BLOCK * SHARE_FREE)
+        while True:
+            found, data = np.empty((counts.size, room), np.int64), np.empty((2, counts.size, room))
+            ends = (low, high, low / margin, high * margin)
+            with _turn:
+                _screen(self._v, self._k, self._stride, *ends, self._mixed, sums, counts, found, data)
+            lowest = float(sums[:, 4].min())
+            if not self._mixed and lowest < 3.0:
+                self._mixed = self.features > MANY or bool((self._k < 3.0).any())  # until a pass has seen
+            elif counts.max() > room:
+                room = BLOCKS_PER_TASK * BLOCK
+            else:
+                break
+        self._mixed = lowest < 3.0
+        at_low, at_high, total = (float(x) for x in sums[:, :3].sum(axis=0))
+        least, highest = float(sums[:, 3].min()), float(sums[:, 5].max())
+        index, v, k = (np.concatenate([row[:n] for row, n in zip(a, counts, strict=True)]) for a in (found, *data))
+        positive = self.features
+        if least <= 0.0:
+            wanted = self.importance > 0.0
+            positive = int(np.count_nonzero(wanted))
+            least_positive = float(np.min(self.importance, where=wanted, initial=np.inf))
+        else:
+            least_positive = least
+        return Screening(positive, total, (least, lowest), highest, least_positive, at_low, at_high, v, k, index)
+
+    @_or_numpy
+    def write(self, answer: PriceAndExceptions, unit: float) -> tuple[FloatArray, CertificateTerms]:
+        """Go through the data once; see `Source`."""
+        scale, multiplier = answer.scale, answer.multiplier
+        if _forked or not all(x == 0.0 or MODERATE[0] < x < MODERATE[1] for x in (scale, multiplier)):
+            return super().write(answer, unit)
+        capacity, sums = np.empty(self.features), np.empty((self._blocks_total, 7))
+        prices, listed = (scale, answer.correction, multiplier), (answer.free_index, answer.capacity)
+        for exact in (multiplier != scale, True):
+            with _turn:
+                _write(self._v, self._k, self._stride, *prices, self._mixed, exact, *listed, capacity, sums)
+            used, not_empty, not_full, loss, *_, gap = (float(x) for x in sums.sum(axis=0))
+            if exact or gap <= FINEST_TOLERANCE * (loss + 2.0 * multiplier**2 * used):
+                break
+        unsaturated, active = float(sums[:, 4].max()), float(sums[:, 5].min())
+        if not unsaturated < LARGE:  # what is capped belongs to full features, but for wrong answers
+            return super().write(answer, unit)
+        n = self.features
+        empty, full = n - round(not_empty), n - round(not_full)
+        largest, smallest = (min(0.5 * (x / unit) ** 2, NONE) for x in (unsaturated, min(active, LARGE * unit)))
+        return capacity, CertificateTerms(used, empty, full, loss / unit / unit, largest, smallest, gap / unit / unit)
+
+
+def _plain(column: Any) -> Any:
+    """Return a contiguous, read-only view or copy: one type of array for one machine code."""
+    column = np.ascontiguousarray(column if column.dtype in (np.float64, np.float32) else column.astype(np.float64))
+    column = column.view()
+    column.setflags(write=False)
+    return column
