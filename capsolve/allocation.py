@@ -13,7 +13,15 @@ import array_api_compat as api
 import numpy as np
 
 from capsolve._checks import FloatArray, ReadOnlyArrays, capacity_vector, read_only, renamed, scalar
-from capsolve.certificate import FINEST_TOLERANCE, KKT_TOLERANCE, STATUSES, Status, certify_terms, model_terms, status_of
+from capsolve.certificate import (
+    FINEST_TOLERANCE,
+    KKT_TOLERANCE,
+    STATUSES,
+    Status,
+    certify_terms,
+    model_terms,
+    status_of,
+)
 from capsolve.losses.model import LossModel, is_loss_model
 from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.losses.tabulated import TabulatedLoss

@@ -10,6 +10,7 @@ import capsolve
 from capsolve import Status, read_allocation, write_allocation
 
 PROFILE = capsolve.example("digits")
+EPS = np.finfo(float).eps
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
