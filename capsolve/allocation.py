@@ -17,6 +17,7 @@ from capsolve.certificate import (
     FINEST_TOLERANCE,
     KKT_TOLERANCE,
     STATUSES,
+    Solution,
     Status,
     certify_terms,
     model_terms,
@@ -27,7 +28,6 @@ from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.losses.tabulated import TabulatedLoss
 from capsolve.solvers.quadratic import Route, route_for, solve_quadratic, solve_source, whole_budget
 from capsolve.solvers.separable import solve_separable
-from capsolve.solvers.solution import Solution
 from capsolve.solvers.sources import ArrayAPISource, NumPySource
 from capsolve.solvers.tabulated import solve_tabulated
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from capsolve._checks import EPS, FloatArray
-from capsolve.certificate import CertificateTerms, certificate_terms
+from capsolve.certificate import CertificateTerms, Solution, certificate_terms
 from capsolve.losses.quadratic import (
     QuadraticLoss,
     ResponseCurve,
@@ -30,7 +30,6 @@ from capsolve.losses.quadratic import (
 from capsolve.solvers.fractional import solve_fractional
 from capsolve.solvers.price import resolve_ties, solve_knapsack
 from capsolve.solvers.scalar import scalar_terms, solve_scalar
-from capsolve.solvers.solution import Solution
 from capsolve.solvers.sources import LocalKind, NumPySource, ScaleInterval, Source
 from capsolve.solvers.two_pass import (
     TINY,

@@ -12,9 +12,8 @@ import math
 import numpy as np
 
 from capsolve._checks import EPS
-from capsolve.certificate import model_terms
+from capsolve.certificate import Solution, model_terms
 from capsolve.losses.model import LossModel
-from capsolve.solvers.solution import Solution
 
 
 def solve_separable(model: LossModel, dimensions: float) -> Solution:

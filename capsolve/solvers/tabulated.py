@@ -34,11 +34,10 @@ import numpy as np
 import numpy.typing as npt
 
 from capsolve._checks import FloatArray, scalar
-from capsolve.certificate import lagrangian_bound, model_terms
+from capsolve.certificate import Solution, lagrangian_bound, model_terms
 from capsolve.losses.envelope import Envelope, IntArray, falling_hull
 from capsolve.losses.tabulated import TabulatedLoss, interpolate
 from capsolve.solvers.branch_and_bound import Relaxation, branch_and_bound
-from capsolve.solvers.solution import Solution
 
 BoolArray = npt.NDArray[np.bool_]
 

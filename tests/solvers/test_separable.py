@@ -46,7 +46,8 @@ def by_hand(v, dimensions):
     return np.clip(1 - half / v, 0.0, 1.0), 2 * half
 
 
-# Marginal values that vanish at C = 1 are known as well as 1 − C is: for more than 10⁴ between importances not to 1e-10.
+# Marginal values that vanish at C = 1 are known as well as 1 − C is: with more than 10⁴ between importances not to
+# 1e-10.
 @given(st.lists(st.floats(0.1, 100), min_size=1, max_size=20), st.floats(0.001, 0.999))
 def test_squares_by_hand(importance, share):
     v = np.array(importance)
