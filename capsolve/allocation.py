@@ -1,4 +1,4 @@
-"""The answer: who gets how much capacity, at what price, and how one can be sure."""
+"""The optimal allocation: its capacities, its price, and its certificate."""
 
 from __future__ import annotations
 
