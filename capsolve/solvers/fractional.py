@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._checks import FloatArray
+from capsolve._checks import EPS, FloatArray
 from capsolve.losses.quadratic import HUGE, ResponseCurve, column_sum, ratio
 from capsolve.solvers.price import WaterFilling, interpolate_scale, solve_knapsack
 from capsolve.solvers.value_function import ValueFunction
@@ -76,7 +76,13 @@ def solve_fractional(
     filling = _spread(others, left - fraction)
     rest = _at_equal_price(others, filling, some_v[trader, column] * scale, some_k[trader, column], fraction)
     exact = np.clip(budget - column_sum(shares) - column_sum(rest), 0.0, 1.0)
-    shares[trader, column] = np.where((fraction > 0.0) & (fraction < 1.0), exact, fraction)
+    final = np.where((fraction > 0.0) & (fraction < 1.0), exact, fraction)
+    shares[trader, column] = final
+    # The candidate is known to some ulps of the budget, and its value to as many times its marginal value.
+    of_trader = some_v[trader, column], some_k[trader, column]
+    moved = np.where(np.abs(final - fraction) <= 16.0 * EPS * np.maximum(1.0, budget), final - fraction, 0.0)
+    before, after = (of_trader[0] * ratio(of_trader[1], c) for c in (fraction, fraction + moved))
+    duality_gap = np.maximum(0.0, duality_gap - 0.5 * before * after * moved)  # f(a) − f(b) = −½ w(a) w(b) (a − b)
 
     capacity = np.zeros_like(v)
     capacity[~concave] = rest.ravel() if len(rest) < len(v) else rest[~concave]

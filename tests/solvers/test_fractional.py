@@ -210,3 +210,13 @@ def test_who_gets_next_to_nothing(budget):
     capacity = solve([1.0, 0.12], [1.5, 6.0], budget).capacity
     assert capacity[0] == 0.0
     assert capacity[1] == budget
+
+
+@pytest.mark.parametrize("excess", [1e-15, 1e-12, 1e-9, 1e-3])
+def test_a_fraction_close_to_one_whose_last_bit_is_worth_much(excess):
+    """Near κ = 1 the whole feature saves little and its last bit much: an ulp of the budget counts."""
+    for dimensions in (3 - 1e-12, 3 - 1e-9, np.nextafter(3.0, 0.0) - 8e-15):
+        for k in ([1 + excess, 9.0, 4.0], [1 + excess, 9.0, 1.5]):
+            found = solve([1.0, 1.0, 1.0], k, dimensions)
+            assert found.status is Status.OPTIMAL, found
+            assert found.gap < 1e-12
