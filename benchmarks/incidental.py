@@ -50,14 +50,14 @@ def _starts(neurons: int, count: int) -> list[np.ndarray]:
 
 def measure(neurons: int, instances: int, ours: int, steps: int) -> dict[str, Any]:
     """Return seconds per network, from the first to the last of its steps."""
-    from capsolve.incidental.sparse_adamw import Recipe, train
+    from capsolve.incidental.sparse_adamw import AdamWConfig, train
 
     starts = _starts(neurons, instances)
     eager = {"published": Eager(np.stack(starts), True), "plain": Eager(np.stack(starts), False)}
     each: dict[str, list[float]] = {name: [] for name in eager}
     for network in eager.values():
         network.step()
-    recipe, mine = Recipe(PENALTY, STEPS, RATE, DECAY), []
+    recipe, mine = AdamWConfig(PENALTY, STEPS, RATE, DECAY), []
     for k in range(ours):  # in turn, so that a busy machine is busy for both
         for name, network in eager.items():
             for _ in range(max(1, steps // ours)):
@@ -82,10 +82,10 @@ def measure(neurons: int, instances: int, ours: int, steps: int) -> dict[str, An
 def compare(neurons: int, count: int) -> dict[str, Any]:
     """Train a few networks to the end by both; return how far they agree."""
     from capsolve.incidental import count_collisions, same_winner
-    from capsolve.incidental.sparse_adamw import Recipe, train
+    from capsolve.incidental.sparse_adamw import AdamWConfig, train
 
     starts = _starts(neurons, count)
-    ours = np.stack(train(starts, Recipe(PENALTY, STEPS, RATE, DECAY)))
+    ours = np.stack(train(starts, AdamWConfig(PENALTY, STEPS, RATE, DECAY)))
     eager = Eager(np.stack(starts), False)
     for _ in range(STEPS):
         eager.step()

@@ -52,6 +52,7 @@ from .reproduction import reproduce as reproduce
 from .sensitivity import Sensitivity as Sensitivity
 from .verification.checks import verify as verify
 from .verification.checks import verify_battery as verify_battery
+from .verification.checks import verify_suite as verify_suite
 from .verification.report import Check as Check
 from .verification.report import Verdict as Verdict
 from .verification.report import Verification as Verification

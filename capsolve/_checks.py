@@ -1,9 +1,11 @@
-"""Checks at the door: every public function validates its arguments here, with one wording."""
+"""Argument validation: every public function checks what it is given here, with one wording."""
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import array_api_compat as api
@@ -155,6 +157,28 @@ def read_only(*arrays: Any) -> None:
     for array in arrays:
         if isinstance(array, np.ndarray):
             array.setflags(write=False)
+
+
+def former_property(old: str, new: str) -> Any:
+    """Return a property under its former name, which warns."""
+
+    def get(self: Any) -> Any:
+        renamed(old, new)
+        return getattr(self, new)
+
+    return property(get, doc=f"Former name of `{new}`.")
+
+
+def former_function(old: str, function: Callable[..., Any]) -> Any:
+    """Return a function under its former name, which warns."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        renamed(old, function.__name__)
+        return function(*arguments, **options)
+
+    call.__doc__ = f"Former name of `{function.__name__}`."
+    return call
 
 
 def renamed(old: str, new: str) -> None:

@@ -1,4 +1,4 @@
-"""The answer: who gets how much capacity, at what price, and how one can be sure."""
+"""The optimal allocation: its capacities, its price, and its certificate."""
 
 from __future__ import annotations
 
@@ -476,11 +476,12 @@ def _allocation(
     )
 
 
-def phases(capacity: Any) -> Any:
-    """Return the `Phase` of every feature as small integers: ignored C = 0, monosemantic C = 1."""
+def phases(capacity: Any, tolerance: float = 0.0) -> Any:
+    """Return the `Phase` of capacities as small integers, ignored C ≤ tolerance and monosemantic C ≥ 1 − tolerance."""
+    above, full = capacity > tolerance, capacity >= 1.0 - tolerance
     if isinstance(capacity, np.ndarray):
-        phase = np.add(capacity > 0.0, capacity == 1.0, dtype=np.int8)
+        phase = np.add(above, full, dtype=np.int8)
         read_only(phase)
         return phase
     xp = api.array_namespace(capacity)
-    return xp.astype(capacity > 0.0, xp.int8) + xp.astype(capacity == 1.0, xp.int8)
+    return xp.astype(above, xp.int8) + xp.astype(full, xp.int8)

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._checks import FloatArray, scalar
+from capsolve._checks import FloatArray, former_property, scalar
 from capsolve.allocation import Allocation, Phase, solve
 from capsolve.files.activations import read_activations
 from capsolve.files.weights import Axis, Weights, from_array, open_weights
@@ -56,6 +56,10 @@ class Comparison:
     squared_norm: FloatArray
     allocation: Allocation
 
+    left = former_property("left", "relative_suboptimality")
+    worst = former_property("worst", "zero_loss")
+    embedding_left = former_property("embedding_left", "embedding_suboptimality")
+
     @property
     def _model(self) -> QuadraticLoss:
         return cast(QuadraticLoss, self.allocation.model)  # of a Profile, which holds NumPy arrays
@@ -65,7 +69,7 @@ class Comparison:
         """Σ f_i(C_i): no embedding with these capacities has a smaller loss in the quadratic model.
 
         Each feature's part is taken at the length of its row that is best for its capacity. There need not be an
-        embedding that has all of them at once, so what is left on the table is at least ``loss − allocation.loss``.
+        embedding that has all of them at once, so its suboptimality is at least ``loss − allocation.loss``.
         """
         return float(np.sum(self._model.feature_loss(self.capacity)))
 
@@ -87,18 +91,18 @@ class Comparison:
         return float(np.sum((k - 1.0) * (v - square * m) ** 2 + 2.0 * (square * m) ** 2 * spread))
 
     @cached_property
-    def worst(self) -> float:
+    def zero_loss(self) -> float:
         """The loss of representing nothing, Σ v_i² (κ_i − 1)."""
         return float(np.sum(self._model.feature_loss(np.zeros(self.capacity.size))))
 
     @property
-    def left(self) -> float:
-        """The share of what the optimum saves that these capacities cannot save, 0 … 1: what is left on the table."""
+    def relative_suboptimality(self) -> float:
+        """The share of what the optimum saves that these capacities cannot save, 0 … 1: the suboptimality."""
         return self._share(self.loss)
 
     @property
-    def embedding_left(self) -> float:
-        """The same for the embedding itself, times its best factor; at least `left`."""
+    def embedding_suboptimality(self) -> float:
+        """The same for the embedding itself, times its best factor; at least `relative_suboptimality`."""
         return self._share(self.embedding_loss)
 
     @cached_property
@@ -110,7 +114,7 @@ class Comparison:
 
     def _share(self, loss: float) -> float:
         best = self.allocation.loss
-        return min(max((loss - best) / (self.worst - best), 0.0), 1.0) if self.worst > best else 0.0
+        return min(max((loss - best) / (self.zero_loss - best), 0.0), 1.0) if self.zero_loss > best else 0.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -147,6 +151,9 @@ class Measurement:
     names: tuple[str, ...] | None = None
     comparison: Comparison | None = None
 
+    total = former_property("total", "total_capacity")
+    random = former_property("random", "random_baseline")
+
     @property
     def features(self) -> int:
         """The number of features, n."""
@@ -158,17 +165,17 @@ class Measurement:
         return self.weights.shape[1]
 
     @cached_property
-    def total(self) -> float:
+    def total_capacity(self) -> float:
         """Σ C_i, at most the rank of W."""
         return float(np.sum(self.capacity))
 
     @property
     def efficiency(self) -> float:
         """Σ C_i / D."""
-        return self.total / self.dimensions
+        return self.total_capacity / self.dimensions
 
     @property
-    def random(self) -> float:
+    def random_baseline(self) -> float:
         """Σ C_i of as many random directions, nD/(n + D − 1): the null."""
         return random_capacity(self.features, self.dimensions)
 
@@ -197,7 +204,7 @@ class Measurement:
         direction has; zero rows among them. Polysemantic in between.
         """
         phase = np.full(self.features, Phase.POLYSEMANTIC, dtype=np.int8)
-        phase[self.capacity <= self.tolerance * self.random / self.features] = Phase.IGNORED
+        phase[self.capacity <= self.tolerance * self.random_baseline / self.features] = Phase.IGNORED
         phase[self.capacity >= 1.0 - self.tolerance] = Phase.MONOSEMANTIC
         return phase
 
@@ -227,14 +234,14 @@ class Measurement:
         lines.append(f"{'phase':<14}{'features':>10}{'capacity':>12}{'share':>9}")
         for phase in reversed(Phase):
             taken = float(self.capacity[self.phase == phase].sum())
-            share = taken / self.total if self.total else 0.0
+            share = taken / self.total_capacity if self.total_capacity else 0.0
             lines.append(f"{phase.name.lower():<14}{counts[phase.name.lower()]:>10}{taken:>12.6g}{share:>9.1%}")
-        few = self.tolerance * self.random / n
+        few = self.tolerance * self.random_baseline / n
         lines += [
             f"monosemantic: C >= {1 - self.tolerance:g}; ignored: C <= {few:.3g}",
             "",
-            f"total capacity       {self.total:.6g} of {D}: efficiency {self.efficiency:.4f}",
-            f"random directions    {self.random:.6g} of {D}: efficiency {self.random / D:.4f}",
+            f"total capacity       {self.total_capacity:.6g} of {D}: efficiency {self.efficiency:.4f}",
+            f"random directions    {self.random_baseline:.6g} of {D}: efficiency {self.random_baseline / D:.4f}",
             f"rank                 {self.rank}, {self.effective_dimensions:.6g} effective dimensions",
             "",
             *self._histogram(),
@@ -275,7 +282,7 @@ class Measurement:
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {name}" for name, count in reversed(self.counts().items()))
         problem = f"{self.features} features in {self.dimensions} dimensions"
-        return f"Measurement({problem}: {counts}; total={self.total:.6g}, efficiency={self.efficiency:.4g})"
+        return f"Measurement({problem}: {counts}; total={self.total_capacity:.6g}, efficiency={self.efficiency:.4g})"
 
     def _histogram(self) -> list[str]:
         counts, edges = self.histogram()
@@ -312,7 +319,7 @@ class Measurement:
             f"{'loss at these capacities, at least':<34}{given.loss:>12.6g}{best.loss:>12.6g}",
             f"{'loss of the embedding, best scale':<34}{given.embedding_loss:>12.6g}",
             f"correlation of capacities {given.correlation:.4f}; the optimum is {best.status.value}",
-            f"left on the table: at least {given.left:.1%} of the loss that the optimum saves",
+            f"suboptimality: at least {given.relative_suboptimality:.1%} of the loss that the optimum saves",
         ]
 
     def _monosemantic(self, capacity: FloatArray) -> int:

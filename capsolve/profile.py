@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -220,7 +219,7 @@ def power_law(features: int, exponent: float) -> FloatArray:
     >>> power_law(4, 1.0)
     array([1.        , 0.5       , 0.33333333, 0.25      ])
     """
-    return np.arange(1.0, _count(features) + 1) ** -_checks.scalar("exponent", exponent, low=0.0)
+    return np.arange(1.0, _checks.whole("features", features) + 1) ** -_checks.scalar("exponent", exponent, low=0.0)
 
 
 def exponential(features: int, rate: float) -> FloatArray:
@@ -232,7 +231,7 @@ def exponential(features: int, rate: float) -> FloatArray:
     >>> exponential(3, 0.5)
     array([1.        , 0.60653066, 0.36787944])
     """
-    return np.exp(-_checks.scalar("rate", rate, low=0.0) * np.arange(float(_count(features))))
+    return np.exp(-_checks.scalar("rate", rate, low=0.0) * np.arange(float(_checks.whole("features", features))))
 
 
 def _kurtosis_of(distribution: Any) -> FloatArray:
@@ -256,16 +255,6 @@ def _kurtosis_of(distribution: Any) -> FloatArray:
     if not (np.abs(mean) <= 1e-8 * np.sqrt(variance)).all():
         raise ValueError(f"distribution must have mean zero, got {mean!s}: shift it with loc=")
     return np.maximum(excess + 3.0, 1.0)
-
-
-def _count(features: Any) -> int:
-    try:
-        count = operator.index(features)
-    except TypeError:
-        raise ValueError(f"features must be an integer, got {features!r}") from None
-    if count < 1:
-        raise ValueError(f"features must be >= 1, got {count}")
-    return count
 
 
 def _frozen(array: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Who gets how much: the optimal capacities at one price for the whole budget."""
+"""The optimal allocation: the capacities at one price for the whole budget."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_a_learned_dictionary_in_either_orientation(tmp_path, dictionary):
     # eigenvalues are off by some eps of the largest
     spectrum = found["rows"].spectrum
     np.testing.assert_allclose(found["columns"].spectrum, spectrum, rtol=0, atol=1e-13 * spectrum.max())
-    assert 0.5 < found["rows"].total < 40
+    assert 0.5 < found["rows"].total_capacity < 40
     # negative control: as 64 features in 40 dimensions it is another embedding
     save_file({"W_dec": W}, tmp_path / "w.safetensors")
     assert measure(tmp_path / "w.safetensors", features="columns").capacity.shape == (64,)
@@ -96,8 +96,8 @@ def test_totals_are_consistent(seed, n, D, rank):
     W = rng.standard_normal((n, min(rank, D))) @ rng.standard_normal((min(rank, D), D))
     found = measure(W)
     assert found.rank == min(n, D, rank)
-    assert found.total <= found.rank + 1e-9
-    assert found.total == pytest.approx(found.efficiency * D, rel=1e-14)
+    assert found.total_capacity <= found.rank + 1e-9
+    assert found.total_capacity == pytest.approx(found.efficiency * D, rel=1e-14)
     assert found.spectrum.shape == (D,)
     assert (np.diff(found.spectrum) <= 0).all()
     assert found.spectrum.sum() == pytest.approx((W**2).sum(), rel=1e-12)
@@ -119,7 +119,7 @@ def test_lengths_far_from_one():
 
 def test_nothing_at_all():
     found = measure(np.zeros((3, 2)))
-    assert (found.total, found.rank, found.effective_dimensions, found.blocks) == (0.0, 0, 0.0, ())
+    assert (found.total_capacity, found.rank, found.effective_dimensions, found.blocks) == (0.0, 0, 0.0, ())
     assert found.counts() == {"ignored": 3, "polysemantic": 0, "monosemantic": 0}
     assert "total capacity       0 of 2" in found.summary()
 
@@ -201,10 +201,10 @@ def test_the_losses_are_those_of_the_embedding(seed, n, D):
     assert found.embedding_loss <= best * (1 + 1e-10)
     assert found.embedding_loss >= best * (1 - 1e-6)  # a quadratic minimum: its value is surer than its place
     assert found.loss == pytest.approx(model.feature_loss(found.capacity).sum())
-    assert found.worst == pytest.approx(loss(-800.0))
-    slack = 1e-9 * found.worst
-    assert found.allocation.loss - slack <= found.loss <= found.embedding_loss + slack <= found.worst + 2 * slack
-    assert 0.0 <= found.left <= found.embedding_left + 1e-8 <= 1.0 + 1e-8
+    assert found.zero_loss == pytest.approx(loss(-800.0))
+    slack = 1e-9 * found.zero_loss
+    assert found.allocation.loss - slack <= found.loss <= found.embedding_loss + slack <= found.zero_loss + 2 * slack
+    assert 0.0 <= found.relative_suboptimality <= found.embedding_suboptimality + 1e-8 <= 1.0 + 1e-8
 
 
 @given(st.integers(0, 2**32), st.integers(2, 40))
@@ -215,8 +215,8 @@ def test_the_optimum_leaves_nothing_on_the_table(seed, n):
     W = allocation.embedding(rng=rng, rotate=True)
     found = measure(rng.pareto(1.0) * W, activations=profile).comparison
     np.testing.assert_allclose(found.capacity, allocation.capacity, atol=1e-9)
-    assert found.left == pytest.approx(0.0, abs=1e-8)
-    assert found.embedding_left == pytest.approx(0.0, abs=1e-8)
+    assert found.relative_suboptimality == pytest.approx(0.0, abs=1e-8)
+    assert found.embedding_suboptimality == pytest.approx(0.0, abs=1e-8)
 
 
 def test_capacity_in_the_wrong_place_is_left_on_the_table():
@@ -225,7 +225,7 @@ def test_capacity_in_the_wrong_place_is_left_on_the_table():
     assert measure(W, activations=profile).comparison.correlation == pytest.approx(1.0)
     upside_down = measure(W[::-1], activations=profile).comparison
     assert upside_down.correlation < 0
-    assert upside_down.left > 0.9
+    assert upside_down.relative_suboptimality > 0.9
     assert upside_down.capacity.sum() == pytest.approx(5.0)  # efficient all the same
 
 
@@ -252,7 +252,7 @@ def test_a_feature_that_is_never_active_counts_for_nothing(dictionary):
     without = measure(np.delete(W, 3, axis=0), activations=np.delete(codes, 3, axis=1))
     assert (found.comparison.capacity[3], found.comparison.allocation.capacity[3]) == (0.0, 0.0)
     np.testing.assert_allclose(np.delete(found.comparison.capacity, 3), without.comparison.capacity, rtol=1e-12)
-    assert found.comparison.left == pytest.approx(without.comparison.left, rel=1e-9)
+    assert found.comparison.relative_suboptimality == pytest.approx(without.comparison.relative_suboptimality, rel=1e-9)
 
 
 def test_activations_from_a_file(tmp_path, dictionary):
@@ -274,7 +274,9 @@ def test_activations_from_a_file(tmp_path, dictionary):
     np.testing.assert_allclose(columns["importance"], codes.var(axis=0), rtol=1e-13)
     assert columns["loss"].sum() == pytest.approx(expected.comparison.loss)
     assert columns["allocated_loss"].sum() == pytest.approx(expected.comparison.allocation.loss)
-    assert f"at least {found.comparison.left:.1%} of the loss that the optimum saves" in found.summary()
+    assert (
+        f"at least {found.comparison.relative_suboptimality:.1%} of the loss that the optimum saves" in found.summary()
+    )
 
 
 # what is refused
@@ -358,7 +360,7 @@ def test_a_file_larger_than_the_memory_it_takes(tmp_path, shape):
         "found = capsolve.measure(sys.argv[1])\n"
         # not getrusage: its peak is inherited from the process that started this one
         "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1]\n"
-        "print(found.total, found.weights.shape, int(peak) * 1024)"
+        "print(found.total_capacity, found.weights.shape, int(peak) * 1024)"
     )
     run = [sys.executable, "-c", code, str(tmp_path)]
     result = subprocess.run(
@@ -367,3 +369,14 @@ def test_a_file_larger_than_the_memory_it_takes(tmp_path, shape):
     total, *shown, peak = result.stdout.split()
     assert (float(total), " ".join(shown)) == (1.0, "(1000000, 256)")
     assert int(peak) < 0.4 * size
+
+
+def test_former_names_work_and_warn():
+    W = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    found = measure(W, features="rows", activations=np.random.default_rng(0).laplace(size=(500, 3)))
+    for old, new in (("total", "total_capacity"), ("random", "random_baseline")):
+        with pytest.warns(DeprecationWarning, match=f"{old} is now {new}"):
+            assert getattr(found, old) == getattr(found, new)
+    for old, new in (("left", "relative_suboptimality"), ("worst", "zero_loss")):
+        with pytest.warns(DeprecationWarning, match=f"{old} is now {new}"):
+            assert getattr(found.comparison, old) == getattr(found.comparison, new)

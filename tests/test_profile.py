@@ -216,7 +216,7 @@ def test_power_law_and_exponential(n, slope):
 def test_bad_laws(law):
     for features, slope, message in [
         (0, 1.0, "features must be >= 1, got 0"),
-        (2.0, 1.0, "features must be an integer, got 2.0"),
+        (2.5, 1.0, "features must be an integer, got 2.5"),
         (3, -1.0, ">= 0, got -1.0"),
         (3, np.inf, "finite"),
     ]:

@@ -94,7 +94,9 @@ def _measurement_content(found: Measurement) -> dict[str, Any]:
         "weights": str(found.weights.path),
         **{name: getattr(found.weights, name) for name in ("key", "dtype", "reason", "guessed")},
         "orientation": found.weights.features,
-        **{name: getattr(found, name) for name in ("features", "dimensions", "total", "efficiency", "random", "rank")},
+        **{name: getattr(found, name) for name in ("features", "dimensions", "efficiency", "rank")},
+        "total": found.total_capacity,
+        "random": found.random_baseline,
         "effective_dimensions": found.effective_dimensions,
         "tolerance": found.tolerance,
         "phases": found.counts(),
@@ -113,7 +115,7 @@ def _measurement_content(found: Measurement) -> dict[str, Any]:
 
 
 def _comparison_content(given: Comparison) -> dict[str, Any]:
-    own = ("loss", "embedding_loss", "left", "embedding_left", "correlation")
+    own = ("loss", "embedding_loss", "relative_suboptimality", "embedding_suboptimality", "correlation")
     return {
         "status": given.allocation.status.value,
         "total": given.capacity.sum(),

@@ -40,7 +40,7 @@ def command(figure: str, output: Path, cells: int | None, workers: int) -> None:
     fig7  phase diagrams of nine sorts of trained networks: takes long, goes
           on where it was interrupted
     incidental  features that collide by chance, the experiments of
-          arXiv 2312.03096: takes long, goes on where it was interrupted
+          arXiv 2312.03096: takes long, resumes after an interruption
 
     FOLDER gets pictures (.png and .pdf), data (.csv or .npz) and, for each figure, a text (.md) that has one entry
     for every statement of the paper: whether it holds, and the numbers that say so.

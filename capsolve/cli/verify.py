@@ -46,7 +46,7 @@ def command(
 
     The allocation for a PROFILE, a file or a built-in example as for solve, is held against its lower bound, a generic
     convex solver, the embedding that realises it, an embedding found by descent, and sampled inputs. Without a profile
-    a battery of problems of every kind is run. The exit status is 4 if any two routes disagree.
+    a suite of problems of every kind is run. The exit status is 4 if any two routes disagree.
 
     \b
     Examples:
@@ -54,13 +54,13 @@ def command(
       capsolve verify digits --dimensions 16 -o report.md
     """  # noqa: D301  (click's mark for lines to be kept)
     if (profile is None) != (dimensions is None):
-        raise click.UsageError("a profile needs --dimensions, and the battery takes none")
+        raise click.UsageError("a profile needs --dimensions, and the suite takes none")
     if profile is None:
         if not bias:
-            raise click.UsageError("the battery has problems with and without a bias; --no-bias needs a profile")
-        from capsolve.verification.checks import verify_battery  # noqa: PLC0415
+            raise click.UsageError("the suite has problems with and without a bias; --no-bias needs a profile")
+        from capsolve.verification.checks import verify_suite  # noqa: PLC0415
 
-        reports = verify_battery(rng=seed, progress=sys.stderr.isatty())
+        reports = verify_suite(rng=seed, progress=sys.stderr.isatty())
     else:
         from capsolve.verification.checks import verify  # noqa: PLC0415
 

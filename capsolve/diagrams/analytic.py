@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsolve._checks import FloatArray, scalar, whole
-from capsolve.allocation import Phase
+from capsolve.allocation import Phase, phases
 from capsolve.certificate import FINEST_TOLERANCE
 from capsolve.diagrams.axes import Axis, restored_axes, stored_axes
 from capsolve.diagrams.boundaries import Boundary, closed_form, traced
@@ -259,8 +259,7 @@ def solved(problems: Problems, x: Axis, y: Axis, tracked: int, tolerance: float)
 
 def phase_of(capacities: FloatArray, tolerance: float = 0.0) -> npt.NDArray[np.int8]:
     """Return the phases of capacities that are known to within a tolerance, −1 for NaN."""
-    phase: npt.NDArray[np.int8] = np.add(capacities > tolerance, capacities >= 1.0 - tolerance, dtype=np.int8)
-    phase[np.isnan(capacities)] = -1
+    phase: npt.NDArray[np.int8] = np.where(np.isnan(capacities), np.int8(-1), phases(capacities, tolerance))
     return phase
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsolve._checks import BoolArray, FloatArray, IndexArray
-from capsolve.allocation import Phase
+from capsolve.allocation import Phase, phases
 from capsolve.diagrams.axes import WHOLE, Axis
 from capsolve.diagrams.problems import INPUTS, Problems
 
@@ -187,7 +187,7 @@ def _cross(
         return problems.solve(at_x, at_y, tolerance).capacities[:, tracked]
 
     def phase(c: FloatArray) -> IndexArray:
-        numbers: IndexArray = np.add(c > 0.0, c == 1.0, dtype=np.intp)
+        numbers: IndexArray = phases(c).astype(np.intp)
         return numbers
 
     low, high = np.zeros(len(edges)), np.ones(len(edges))
@@ -273,7 +273,7 @@ def _jump_end(
             along = np.full_like(across, axes[main].value(ahead[main] + t * stride))
             at = (along, across) if main == 0 else (across, along)
             c = problems.solve(*at, tolerance).capacities[:, tracked]
-            reached = np.add(c > 0.0, c == 1.0, dtype=np.intp) >= begins
+            reached = phases(c) >= begins
             if reached[0] == reached[-1]:
                 return False, (np.nan, np.nan)
             i = int(np.argmax(reached != reached[0]))

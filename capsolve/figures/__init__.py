@@ -1,4 +1,4 @@
-"""Drawings: who gets how much capacity and why, where the phases lie, and what embeddings look like.
+"""Drawings: allocations and their prices, where the phases lie, and what embeddings look like.
 
 Nothing here opens a window or touches the state of pyplot: figures are plain `matplotlib.figure.Figure`
 objects. Functions that draw one panel take ``ax`` and return it, so that they fit into figures and styles of

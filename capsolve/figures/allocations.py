@@ -1,4 +1,4 @@
-"""Who gets how much capacity in an allocation, and the phases that decide it."""
+"""The capacities of an allocation, and the phases that decide them."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ def sparsification(flow: RowFlow, *, ax: Axes | None = None) -> Axes:
     --------
     >>> import numpy as np
     >>> from capsolve import figures
-    >>> from capsolve.incidental import follow_row
-    >>> ax = figures.sparsification(follow_row(np.random.default_rng(0).normal(size=500) / 500**0.5, 0.001))
+    >>> from capsolve.incidental import integrate_row
+    >>> ax = figures.sparsification(integrate_row(np.random.default_rng(0).normal(size=500) / 500**0.5, 0.001))
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ["weights left $m'$", '$|w|_1$', 'laws for $q = 2$']
     """

@@ -62,8 +62,8 @@ def measurement(measurement: Measurement) -> Figure:
         n, D = measurement.features, measurement.dimensions
         figure.suptitle(
             f"{n:,} feature{'s' * (n != 1)} in {D:,} dimension{'s' * (D != 1)}: total capacity "
-            f"{number(measurement.total)}, efficiency {measurement.efficiency:.3f} "
-            f"({measurement.random / D:.3f} for random directions)",
+            f"{number(measurement.total_capacity)}, efficiency {measurement.efficiency:.3f} "
+            f"({measurement.random_baseline / D:.3f} for random directions)",
             x=0.01,
             ha="left",
             fontsize="medium",
@@ -72,7 +72,7 @@ def measurement(measurement: Measurement) -> Figure:
 
 
 def _histogram(ax: Axes, measured: Measurement) -> None:
-    null = measured.random / measured.features
+    null = measured.random_baseline / measured.features
     largest = float(measured.capacity.max())
     top = 1.0 if largest >= 1.0 - measured.tolerance else 1.05 * max(largest, null)
     order = tuple(reversed(Phase))
@@ -108,7 +108,7 @@ def _in_order(ax: Axes, measured: Measurement) -> None:
             clip_on=False,
             label=phase.name.lower(),
         )
-    ax.axhline(measured.random / measured.features, **DASHED)
+    ax.axhline(measured.random_baseline / measured.features, **DASHED)
     ax.set_ylim(bottom=0.0)
     ax.set_ylabel("capacity $C$")
     label_features(ax, features)
@@ -167,4 +167,4 @@ def _comparison(ax: Axes, given: Comparison) -> None:
     ax.set_ylim(0.0, top)
     ax.set_xlabel("optimal capacity, coloured by its phase")
     ax.set_ylabel(r"measured capacity, of $\sigma_i w_i$")
-    ax.set_title(f"at least {given.left:.1%} left on the table", loc="left")
+    ax.set_title(f"at least {given.relative_suboptimality:.1%} suboptimal", loc="left")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from capsolve._checks import FloatArray
-from capsolve.allocation import Allocation, Phase
+from capsolve.allocation import Allocation, Phase, phases
 from capsolve.files._paths import StrPath, new_folder, optional_module, readable_file, replacing
 from capsolve.files.tables import found_columns, parquet_file, write_parquet
 from capsolve.losses.quadratic import QuadraticLoss
@@ -191,12 +191,11 @@ def _write_part(
     model, capacity = QuadraticLoss(v, k), capacity.astype(np.float64)
     n = model.features
     names = [phase.name.lower() for phase in Phase]
-    phase = np.add(capacity > 0.0, capacity == 1.0, dtype=np.int8)
     columns = {
         "importance": model.importance,
         "kurtosis": model.kurtosis,
         "capacity": capacity,
-        "phase": arrow.DictionaryArray.from_arrays(phase, names),
+        "phase": arrow.DictionaryArray.from_arrays(phases(capacity), names),
         "squared_norm": model.squared_norm(capacity),
         "loss": model.feature_loss(capacity),
         **{name: np.full(n, value) for name, value in once.items()},

@@ -14,5 +14,6 @@ from .laws import projected_excess as projected_excess
 from .laws import sparsity_laws as sparsity_laws
 from .row import RowFlow as RowFlow
 from .row import follow_row as follow_row
+from .row import integrate_row as integrate_row
 from .sweep import CollisionSweep as CollisionSweep
 from .sweep import collision_sweep as collision_sweep

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from capsolve._checks import BoolArray, FloatArray, flag, real_array, scalar, whole
+from capsolve._checks import BoolArray, FloatArray, flag, real_array, renamed, scalar, whole
 from capsolve.incidental.collisions import standard_error
 from capsolve.incidental.sparse_adamw import Single
 
-NOISES = {"bipolar": 1.0, "uniform": 1.8, "gaussian": 3.0, "laplace": 6.0}
+NOISES = {"rademacher": 1.0, "uniform": 1.8, "gaussian": 3.0, "laplace": 6.0}
 """Noise by name, and its kurtosis (Pearson's)."""
 
 OPTIMISERS = ("flow", "sgd", "adamw")
@@ -87,9 +87,10 @@ def train_autoencoders(
     noise_std: float = 0.1,
     shared_noise: bool = False,
     start: Any = None,
-    looks: int = 50,
+    snapshots: int = 50,
     rng: Any = None,
     progress: bool = False,
+    looks: int | None = None,
 ) -> Autoencoders:
     r"""Train autoencoders of one-hot inputs; see this module's text for what is minimised.
 
@@ -111,7 +112,7 @@ def train_autoencoders(
         λ ≥ 0 of the loss, 4 times the L1 force of the flow.
     weight_decay : float
         Of AdamW.
-    noise : {"bipolar", "uniform", "gaussian", "laplace"} or float, optional
+    noise : {"rademacher", "uniform", "gaussian", "laplace"} or float, optional
         The distribution, or the Pearson kurtosis κ ≥ 1 of one of a family: up to 3 random signs plus a Gaussian, above
         a Gaussian that is present with the probability 3/κ. Not with ``"flow"``.
     noise_std : float
@@ -121,8 +122,8 @@ def train_autoencoders(
         the published code all networks share it, too.)
     start : array_like, shape (n, m) or (instances, n, m), optional
         The weights to start from; by default N(0, 1/m).
-    looks : int
-        How often to look at the weights, at about equal ratios of steps.
+    snapshots : int
+        How often the weights are looked at, at about equal ratios of steps; formerly ``looks``.
     rng : numpy.random.Generator or seed, optional
         The starts and the noise. The same seed gives the same result to the last bit on the same machine.
     progress : bool
@@ -163,7 +164,10 @@ def train_autoencoders(
         "kurtosis": kurtosis,
     }
     total, shared, show = whole("steps", steps), flag("shared_noise", shared_noise), flag("progress", progress)
-    times = _times(total, whole("looks", looks))
+    if looks is not None:
+        renamed("looks", "snapshots")
+        snapshots = looks
+    times = _times(total, whole("snapshots", snapshots))
     draw = np.random.default_rng(rng)
     W = _start(start, count, n, m, draw)
     try:
@@ -228,6 +232,9 @@ def _noise(noise: Any) -> tuple[str | None, float]:
     if noise is None:
         return None, 3.0
     if isinstance(noise, str):
+        if noise == "bipolar":
+            renamed("bipolar", "rademacher")
+            noise = "rademacher"
         if noise not in NOISES:
             raise ValueError(f"noise must be one of {', '.join(NOISES)} or a kurtosis, got {noise!r}")
         return noise, NOISES[noise]
@@ -235,9 +242,9 @@ def _noise(noise: Any) -> tuple[str | None, float]:
     return ("light" if kurtosis <= 3.0 else "sparse"), kurtosis
 
 
-def _times(steps: int, looks: int) -> npt.NDArray[np.int64]:
+def _times(steps: int, snapshots: int) -> npt.NDArray[np.int64]:
     """Return 0 and then whole numbers up to ``steps`` at about equal ratios."""
-    return np.unique(np.concatenate([[0], np.rint(np.geomspace(1, steps, looks)).astype(np.int64), [steps]]))
+    return np.unique(np.concatenate([[0], np.rint(np.geomspace(1, steps, snapshots)).astype(np.int64), [steps]]))
 
 
 def _start(start: Any, count: int, n: int, m: int, draw: np.random.Generator) -> Single:
@@ -250,7 +257,7 @@ def _start(start: Any, count: int, n: int, m: int, draw: np.random.Generator) ->
 
 
 def _history(seen: list[Single]) -> tuple[FloatArray, FloatArray, FloatArray, npt.NDArray[np.int64]]:
-    """Return fourth, square, norm and survivors of every look."""
+    """Return fourth, square, norm and survivors of every snapshot."""
     sizes = [np.abs(W).astype(np.float64) for W in seen]
     sums = [np.stack([(size**power).sum(axis=2) for size in sizes]) for power in (4, 2, 1)]
     return sums[0], sums[1], sums[2], np.stack([np.count_nonzero(size, axis=2) for size in sizes])

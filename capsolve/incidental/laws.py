@@ -112,6 +112,6 @@ def projected_excess(weights: Any, kurtosis: float) -> FloatArray:
 def _sizes(features: int, neurons: Any) -> tuple[int, FloatArray]:
     m = real_array("neurons", neurons)
     at_least("neurons", m, 1.0)
-    if (m != np.floor(m)).any():
-        raise ValueError(f"neurons must be integers, got {m[m != np.floor(m)].flat[0]:g}")
+    for number in m.flat:
+        whole("neurons", number)
     return whole("features", features), m

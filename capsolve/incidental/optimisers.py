@@ -76,7 +76,7 @@ def noisy_gradient(W: Any, noise: Any) -> Any:
 def draw(kind: str, key: Any, shape: tuple[int, ...], kurtosis: Any) -> Any:
     """Return noise of variance 1."""
     one, other = jax.random.split(key)
-    if kind == "bipolar":
+    if kind == "rademacher":
         return jax.random.rademacher(one, shape, jnp.float32)
     if kind == "gaussian":
         return jax.random.normal(one, shape)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from capsolve._checks import FloatArray, real_array, scalar
+from capsolve._checks import FloatArray, former_function, real_array, scalar
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -119,7 +119,7 @@ class RowFlow:
         )
 
 
-def follow_row(weights: Any, penalty: float, *, until: float | None = None, tolerance: float = 1e-6) -> RowFlow:
+def integrate_row(weights: Any, penalty: float, *, until: float | None = None, tolerance: float = 1e-6) -> RowFlow:
     """Follow a row of weights under feature benefit and L1 penalty, without interference from other rows.
 
     Parameters
@@ -152,7 +152,7 @@ def follow_row(weights: Any, penalty: float, *, until: float | None = None, tole
     Examples
     --------
     >>> import numpy as np
-    >>> flow = follow_row([0.5, -0.6, 0.3], penalty=0.01)
+    >>> flow = integrate_row([0.5, -0.6, 0.3], penalty=0.01)
     >>> flow.survivors, flow.winner
     (array([3, ..., 1]), 1)
     >>> flow.death.round(1)
@@ -239,3 +239,6 @@ class _Row:
         return float(state[0])
 
     alone.terminal = empty.terminal = True  # type: ignore[attr-defined]
+
+
+follow_row = former_function("follow_row", integrate_row)

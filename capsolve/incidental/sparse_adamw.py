@@ -35,7 +35,7 @@ _REST = 0.5  # a small weight goes to rest when the rest of its gradient is belo
 
 
 @dataclass(frozen=True)
-class Recipe:
+class AdamWConfig:
     """What AdamW is told."""
 
     penalty: float
@@ -49,10 +49,10 @@ class Recipe:
         return first, math.sqrt((1.0 - SECOND) / (1.0 - SECOND**step))
 
 
-class Dense:
+class DenseNetwork:
     """One network, all weights."""
 
-    def __init__(self, start: Single, recipe: Recipe) -> None:
+    def __init__(self, start: Single, recipe: AdamWConfig) -> None:
         self.recipe, self.step = recipe, 0
         self.W = start.copy()
         self.first, self.second, self._gradient = (np.zeros_like(start) for _ in range(3))
@@ -101,19 +101,19 @@ class Dense:
         return live if (count * (count - 1.0)).sum() / 2.0 * _PAIR <= n * n * m else None
 
 
-class Live:
+class SparseNetwork:
     """Several networks of one size, as the list of their live weights.
 
     Networks are laid side by side: feature i of network b is row b n + i, neuron k column b m + k.
     """
 
-    def __init__(self, features: int, neurons: int, recipe: Recipe) -> None:
+    def __init__(self, features: int, neurons: int, recipe: AdamWConfig) -> None:
         self.n, self.m, self.recipe = features, neurons, recipe
         self.row = self.column = np.zeros(0, np.intp)
         self.w = self.first = self.second = np.zeros(0)
         self.networks = 0
 
-    def join(self, number: int, network: Dense, live: BoolArray) -> None:
+    def join(self, number: int, network: DenseNetwork, live: BoolArray) -> None:
         """Take in a network; call `look` before the next step."""
         row, column = np.nonzero(live)
         self.row = np.concatenate([self.row, row + number * self.n])
@@ -127,8 +127,8 @@ class Live:
         """Let weights go to rest or come back to life, and list the pairs that share a neuron."""
         self._list()
         if self.w.size:
-            self._rest()
-            self._wake()
+            self._deactivate()
+            self._activate()
             self._list()
 
     def advance(self, step: int) -> None:
@@ -184,7 +184,7 @@ class Live:
             found += _sums(mine, between * w[its], w.size)
         return found
 
-    def _rest(self) -> None:
+    def _deactivate(self) -> None:
         small = np.abs(self.w) <= self.recipe.learning_rate
         calm = np.abs(4.0 * self._products()) <= _REST * self.recipe.penalty
         awake = ~(small & calm)
@@ -192,7 +192,7 @@ class Live:
         self.w, self.first, self.second = self.w[awake], self.first[awake], self.second[awake]
         self._list()
 
-    def _wake(self) -> None:
+    def _activate(self) -> None:
         """Add the weights at rest whose gradient without the penalty exceeds λ."""
         size = self.networks * self.n
         _, pairs = self._gram()
@@ -217,12 +217,12 @@ def _sums(index: IndexArray, values: FloatArray, size: int) -> FloatArray:
     return np.bincount(index, values, minlength=size).astype(np.float64, copy=False)
 
 
-def train(starts: Iterable[Single], recipe: Recipe) -> list[Single]:
+def train(starts: Iterable[Single], recipe: AdamWConfig) -> list[Single]:
     """Train networks of one size; return their weights."""
     ends: list[Single] = []
-    joining: dict[int, list[tuple[int, Dense, BoolArray]]] = {}
+    joining: dict[int, list[tuple[int, DenseNetwork, BoolArray]]] = {}
     for number, start in enumerate(starts):
-        network, live = Dense(start, recipe), None
+        network, live = DenseNetwork(start, recipe), None
         while network.step < recipe.steps and live is None:
             network.advance()
             if network.step % LOOK == 0:
@@ -235,10 +235,12 @@ def train(starts: Iterable[Single], recipe: Recipe) -> list[Single]:
     return ends
 
 
-def _follow(joining: dict[int, list[tuple[int, Dense, BoolArray]]], ends: list[Single], recipe: Recipe) -> None:
+def _follow(
+    joining: dict[int, list[tuple[int, DenseNetwork, BoolArray]]], ends: list[Single], recipe: AdamWConfig
+) -> None:
     """Train on as lists the networks that come in at the steps they are listed under; write down how they end."""
     n, m = ends[0].shape
-    everybody = Live(n, m, recipe)
+    everybody = SparseNetwork(n, m, recipe)
     for step in range(min(joining), recipe.steps):
         if step % LOOK == 0:
             for arrival in joining.get(step, ()):

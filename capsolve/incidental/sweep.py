@@ -25,7 +25,7 @@ from capsolve.incidental.collisions import (
     start_end_correlation,
 )
 from capsolve.incidental.laws import expected_neurons, expected_pairs
-from capsolve.incidental.sparse_adamw import Recipe, train
+from capsolve.incidental.sparse_adamw import AdamWConfig, train
 
 _KIND = "a collision sweep of capsolve"
 _MEASURED = ("opposite_pairs", "equal_pairs", "polysemantic", "opposite_neurons", "single", "capacity")
@@ -208,7 +208,7 @@ def collision_sweep(
     if not widths or len(set(widths)) < len(widths):
         raise ValueError(f"neurons must be one or more different integers, got {widths}")
     count = whole("instances", instances)
-    recipe = Recipe(
+    recipe = AdamWConfig(
         scalar("penalty", penalty, low=0.0),
         whole("steps", steps),
         scalar("learning_rate", learning_rate, low=0.0),
@@ -242,7 +242,7 @@ def collision_sweep(
     return _gather(n, widths, count, window, done, {**asdict(recipe), "seed": seed})
 
 
-Task = tuple[int, int, tuple[int, ...], Recipe, tuple[float, float], int]
+Task = tuple[int, int, tuple[int, ...], AdamWConfig, tuple[float, float], int]
 
 
 def _networks(task: Task) -> list[Arrays]:

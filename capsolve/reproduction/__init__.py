@@ -29,7 +29,7 @@ def reproduce(
     figure : str
         ``"fig2"`` (marginal values and the price), ``"fig4"`` (phase diagram, exact and from optimised embeddings, and
         six cases of marginal values), ``"fig6"`` (capacities of small embeddings, and blocks), ``"fig7"`` (phase
-        diagrams of nine sorts of trained networks; takes long, goes on where it was interrupted, and needs the extra
+        diagrams of nine sorts of trained networks; takes long, resumes after an interruption, and needs the extra
         ``train``), ``"incidental"`` (the experiments of arXiv 2312.03096 on features that collide by chance; the same
         holds), or ``"all"``.
     folder : path
@@ -40,7 +40,7 @@ def reproduce(
         ``"fig4"`` and 40 for ``"fig7"``; the number of widths, by default 16, for ``"incidental"``.
     executor : concurrent.futures.Executor, optional
         What the cells are given to, as in `capsolve.empirical_phase_diagram`. Finished ones are kept in the folder
-        ``cells`` there, so that an interrupted figure goes on where it was.
+        ``cells`` there, so that an interrupted figure resumes.
     progress : bool
         Show a progress bar on standard error.
 

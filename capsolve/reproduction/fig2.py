@@ -1,4 +1,4 @@
-"""Fig. 2: what the next bit of capacity is worth, and how the price decides who gets how much."""
+"""Fig. 2: what the next bit of capacity is worth, and how the price decides the allocation."""
 
 from __future__ import annotations
 

@@ -17,11 +17,11 @@ from capsolve.incidental import (
     CollisionSweep,
     RowFlow,
     collision_sweep,
-    follow_row,
     hidden_interference,
+    integrate_row,
     train_autoencoders,
 )
-from capsolve.incidental.sparse_adamw import Dense, Recipe
+from capsolve.incidental.sparse_adamw import AdamWConfig, DenseNetwork
 from capsolve.incidental.sweep import start_weights
 from capsolve.reproduction._report import Finding, Result, Settings, table
 
@@ -46,7 +46,7 @@ SWEEP: dict[str, Any] = {"instances": 16}
 WATCHED, LOOKS = 2, (0, 30, 100, 300, 1000, 2500)  # networks of a width, and the steps at which they are looked at
 
 _SLOPE = 0.05  # relative
-_RISE = 3.0  # of the fourth norm under bipolar noise, at least
+_RISE = 3.0  # of the fourth norm under Rademacher noise, at least
 _ERRORS = 3.0  # standard errors
 
 
@@ -72,7 +72,7 @@ class _Noisy:
 def make(settings: Settings) -> Result:
     """Make the four figures of the published experiments, and the one of noise by kurtosis."""
     draw = np.random.default_rng(SEED)
-    flow = follow_row(ROW_SPREAD / np.sqrt(ROW) * draw.standard_normal(ROW), ROW_PENALTY)
+    flow = integrate_row(ROW_SPREAD / np.sqrt(ROW) * draw.standard_normal(ROW), ROW_PENALTY)
     noisy = _noisy(settings)
     widths = np.unique(np.rint(np.linspace(FEATURES, 16 * FEATURES, settings.cells or WIDTHS)).astype(int))
     sweep = collision_sweep(
@@ -126,7 +126,7 @@ def _noisy(settings: Settings) -> _Noisy:
         (kind, sigma): train_autoencoders(
             **NOISE, instances=REPEATS, noise=kind, noise_std=sigma, shared_noise=True, rng=SEED
         )
-        for kind in ("bipolar", "gaussian")
+        for kind in ("rademacher", "gaussian")
         for sigma in STANDARD_DEVIATIONS
     }
     by_kurtosis = {
@@ -175,8 +175,8 @@ def _findings(flow: RowFlow, noisy: _Noisy, sweep: CollisionSweep) -> list[Findi
         ),
         Finding(
             f"Bipolar noise concentrates rows: their fourth norm rises at least {_RISE:g}-fold at σ = {strong}.",
-            noisy.rise("bipolar", strong) >= _RISE,
-            "; ".join(f"σ = {s}: {noisy.rise('bipolar', s):.2f}-fold" for s in STANDARD_DEVIATIONS) + ".",
+            noisy.rise("rademacher", strong) >= _RISE,
+            "; ".join(f"σ = {s}: {noisy.rise('rademacher', s):.2f}-fold" for s in STANDARD_DEVIATIONS) + ".",
         ),
         Finding(
             "Gaussian noise does not.",
@@ -246,10 +246,12 @@ def _findings(flow: RowFlow, noisy: _Noisy, sweep: CollisionSweep) -> list[Findi
 def _hidden(sweep: CollisionSweep, neurons: int) -> FloatArray:
     """Return the mean `hidden_interference` of some networks of the sweep, trained again, after each of `_looks`."""
     settings = sweep.settings
-    recipe = Recipe(settings["penalty"], int(settings["steps"]), settings["learning_rate"], settings["weight_decay"])
+    recipe = AdamWConfig(
+        settings["penalty"], int(settings["steps"]), settings["learning_rate"], settings["weight_decay"]
+    )
     found = np.empty((WATCHED, len(_looks(sweep))))
     for number, values in enumerate(found):
-        network = Dense(start_weights(sweep.features, neurons, number, int(settings["seed"])), recipe)
+        network = DenseNetwork(start_weights(sweep.features, neurons, number, int(settings["seed"])), recipe)
         for i, look in enumerate(_looks(sweep)):
             while network.step < look:
                 network.advance()

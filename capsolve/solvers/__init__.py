@@ -1,1 +1,1 @@
-"""Solvers: who gets how much capacity."""
+"""Solvers: the optimal allocation of capacity."""

@@ -28,7 +28,7 @@ def solve_scalar(features: list[Feature], dimensions: float) -> tuple[Numbers, f
         return None
     capacity, scale, jump = solve_knapsack(curves, dimensions)
     if any(jump):
-        # Compare `capsolve.solvers.price.resolve_ties`.
+        # the rule of `capsolve.solvers.price.resolve_ties`
         concave = [i for i, (_, k) in enumerate(features) if jump[i] and k < 3.0]
         linear = [i for i, (_, k) in enumerate(features) if jump[i] and k >= 3.0]
         left = math.fsum([capacity[i] for i in concave + linear])
@@ -78,7 +78,7 @@ def scalar_terms(features: Iterable[Feature], capacity: Iterable[float], scale: 
 
 
 def _curve(v: float, k: float) -> Curve:
-    """Compare `response_curve`."""
+    """Return where a feature enters, is full, and its gain; see `capsolve.losses.quadratic.response_curve`."""
     if k >= 3.0:
         return v * (0.5 * (k - 1.0)), v, 2.0 / (k - 3.0) if k > 3.0 else 0.0
     step = v * math.sqrt(0.5 * (k - 1.0))
@@ -111,7 +111,7 @@ def solve_knapsack(curves: list[Curve], budget: float) -> tuple[Numbers, float, 
 
 
 def _at(curves: list[Curve], scale: float) -> Numbers:
-    """Compare `ResponseCurve.at`."""
+    """Return the capacities at a scale; see `capsolve.losses.quadratic.ResponseCurve.at`."""
     capacity = []
     for enter, full, gain in curves:
         if scale >= enter:

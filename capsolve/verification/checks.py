@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from capsolve._checks import FloatArray, flag, whole
+from capsolve._checks import FloatArray, flag, former_function, whole
 from capsolve.allocation import Allocation, certify, solve
 from capsolve.certificate import Status
 from capsolve.geometry.capacities import capacities
@@ -34,7 +34,7 @@ _TOGETHER = 50.0  # samples in which the two rarest represented features are bot
 _STANDARD_ERRORS = 5.0
 _STARTS = (16, 64, 256)  # while none of them reaches the optimum
 
-_RANDOM = 3  # problems of each random kind in the battery
+_RANDOM = 3  # problems of each random kind in the suite
 _CELLS = ((0.9, 0.5), (0.9, 2.0), (0.3, 1.0), (0.1, 0.15), (0.1, 1.0), (0.1, 2.5), (0.01, 2.0))
 
 
@@ -131,7 +131,7 @@ def verify(
     return Verification(name, allocation, tuple(checks))
 
 
-def verify_battery(*, rng: Any = 0, progress: bool = False) -> list[Verification]:
+def verify_suite(*, rng: Any = 0, progress: bool = False) -> list[Verification]:
     """Run `verify` on random problems of every kind, and on cells of the paper's phase diagram.
 
     Three problems each with all κ_i > 3, with mixed kurtosis, with all κ_i < 3 and without a bias, of 4 to 12 features
@@ -146,8 +146,8 @@ def verify_battery(*, rng: Any = 0, progress: bool = False) -> list[Verification
 
     Examples
     --------
-    >>> from capsolve import verify_battery
-    >>> [report.title for report in verify_battery() if report.verdict.value != "agree"]  # doctest: +SKIP
+    >>> from capsolve import verify_suite
+    >>> [report.title for report in verify_suite() if report.verdict.value != "agree"]  # doctest: +SKIP
     []
     """
     generator = np.random.default_rng(rng)
@@ -350,3 +350,6 @@ def _beside(
 
 def _skipped(route: str, quantity: str, reason: object) -> Check:
     return Check(route, quantity, None, None, None, Verdict.SKIPPED, str(reason))
+
+
+verify_battery = former_function("verify_battery", verify_suite)

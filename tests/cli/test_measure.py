@@ -60,11 +60,11 @@ def test_measure_with_activations(run, decoder, tmp_path):
     assert (status, err) == (0, "")
     content, found = strict_json(out), capsolve.measure("sae", activations=x).comparison
     assert content["comparison"]["loss"] == found.loss
-    assert content["comparison"]["left"] == found.left
+    assert content["comparison"]["relative_suboptimality"] == found.relative_suboptimality
     assert content["columns"]["active_capacity"] == found.capacity.tolist()
     assert content["columns"]["allocated"] == found.allocation.capacity.tolist()
-    assert "left on the table" in Path("c.svg").read_text(encoding="utf-8")
-    assert f"left on the table: at least {found.left:.1%}" in run(*args)[1]
+    assert "suboptimal" in Path("c.svg").read_text(encoding="utf-8")
+    assert f"suboptimality: at least {found.relative_suboptimality:.1%}" in run(*args)[1]
 
 
 def test_measure_notes_a_guess_on_standard_error(run, tmp_path):

@@ -55,7 +55,7 @@ def test_disagreement_has_an_exit_status_of_its_own(run, wrong):
     assert found["problems"][0]["verdict"] == "disagree"
 
 
-def test_the_battery(run, monkeypatch, tmp_path):
+def test_the_suite(run, monkeypatch, tmp_path):
     cells = [cell for cell in capsolve.verification.checks._figure_4() if "0.1," in cell[0]]
     monkeypatch.setattr(capsolve.verification.checks, "_figure_4", lambda: cells[:2])
     monkeypatch.setattr(capsolve.verification.checks, "_RANDOM", 0)
@@ -74,7 +74,7 @@ def test_the_battery(run, monkeypatch, tmp_path):
     ("args", "status", "message"),
     [
         (["profile.csv"], 2, "a profile needs --dimensions"),
-        (["-D", "2"], 2, "the battery takes none"),
+        (["-D", "2"], 2, "the suite takes none"),
         (["--no-bias"], 2, "--no-bias needs a profile"),
         (["profile.csv", "-D", "-1"], 2, "must be a finite number >= 0"),
         (["profile.csv", "-D", "nan"], 2, "must be a finite number >= 0"),

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from capsolve import figures
-from capsolve.incidental import Autoencoders, collision_sweep, expected_neurons, follow_row
+from capsolve.incidental import Autoencoders, collision_sweep, expected_neurons, integrate_row
 
 
 def test_sparsification_shows_row_and_laws():
-    flow = follow_row(np.random.default_rng(0).normal(size=300) / np.sqrt(300), 1e-3)
+    flow = integrate_row(np.random.default_rng(0).normal(size=300) / np.sqrt(300), 1e-3)
     survivors, law, norm, _ = figures.sparsification(flow).lines
     np.testing.assert_array_equal(survivors.get_ydata(), flow.survivors[1:])
     np.testing.assert_array_equal(norm.get_ydata(), flow.norm[1:])

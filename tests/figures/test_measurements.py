@@ -75,7 +75,7 @@ def test_the_comparison_shows_measured_against_optimal():
     (dots,) = ax.collections
     given = found.comparison
     np.testing.assert_array_equal(dots.get_offsets(), np.column_stack([given.allocation.capacity, given.capacity]))
-    assert ax.get_title(loc="left") == f"at least {given.left:.1%} left on the table"
+    assert ax.get_title(loc="left") == f"at least {given.relative_suboptimality:.1%} suboptimal"
     assert len(figure.axes) == 4
 
 

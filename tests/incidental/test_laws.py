@@ -62,7 +62,7 @@ def test_projected_excess_is_what_samples_have():
         (lambda: expected_pairs(0, 4), "features must be >= 1, got 0"),
         (lambda: expected_pairs(2.5, 4), "features must be an integer, got 2.5"),
         (lambda: expected_neurons(4, [4, 0]), "neurons must be >= 1, got 0.0 at index 1"),
-        (lambda: expected_neurons(4, 4.5), "neurons must be integers, got 4.5"),
+        (lambda: expected_neurons(4, 4.5), "neurons must be an integer, got 4.5"),
         (lambda: expected_neurons(9, 4, exclusive=True), "neurons must be at least features / 2"),
         (lambda: sparsity_laws([-1.0], 0.1, 2.0), "time must be >= 0"),
         (lambda: projected_excess([[0.0, 0.0]], 1.0), "no row of zeros"),

@@ -5,7 +5,7 @@ import pytest
 from scipy.integrate import solve_ivp
 from scipy.stats import norm
 
-from capsolve.incidental import follow_row, sparsity_laws
+from capsolve.incidental import integrate_row, sparsity_laws
 
 
 def every_weight(start, penalty, until):
@@ -34,7 +34,7 @@ def every_weight(start, penalty, until):
 def test_every_death_is_where_an_integration_of_all_weights_finds_it(seed):
     rng = np.random.default_rng(seed)
     start, penalty = rng.normal(size=14) / np.sqrt(14), 0.01
-    flow = follow_row(start, penalty, tolerance=1e-10)
+    flow = integrate_row(start, penalty, tolerance=1e-10)
     death, end = every_weight(start, penalty, flow.time[-1] * (1 + 1e-9))
     winner = np.argmax(np.abs(start))
     assert flow.winner == winner
@@ -49,7 +49,7 @@ def test_every_death_is_where_an_integration_of_all_weights_finds_it(seed):
 def test_stopping_early_leaves_the_weights_of_the_full_integration():
     start = np.random.default_rng(7).normal(size=20) / np.sqrt(20)
     start[3] = 0.0
-    flow = follow_row(start, 0.02, until=15.0, tolerance=1e-10)
+    flow = integrate_row(start, 0.02, until=15.0, tolerance=1e-10)
     death, end = every_weight(start, 0.02, 15.0)
     assert 1 < flow.survivors[-1] < 19
     np.testing.assert_allclose(flow.weights(), end, atol=1e-8)
@@ -62,7 +62,7 @@ def test_stopping_early_leaves_the_weights_of_the_full_integration():
 def test_a_strong_penalty_leaves_nothing():
     # above 2/√27 = 0.385 the benefit (1 - w²) w of no single weight is as large as the penalty
     start = np.array([0.9, -0.5, 0.1])
-    flow = follow_row(start, 0.5, until=100.0, tolerance=1e-10)
+    flow = integrate_row(start, 0.5, until=100.0, tolerance=1e-10)
     death, _ = every_weight(start, 0.5, 100.0)
     assert flow.survivors[-1] == 0
     assert not flow.weights().any()
@@ -70,7 +70,7 @@ def test_a_strong_penalty_leaves_nothing():
 
 
 def test_equal_sizes_share_for_ever():
-    flow = follow_row([0.6, -0.6, 0.1], 0.01, until=5000.0)
+    flow = integrate_row([0.6, -0.6, 0.1], 0.01, until=5000.0)
     assert flow.survivors[-1] == 2
     # two sizes x with (1 - 2x²) x = λ
     x = np.abs(flow.weights()[:2])
@@ -84,7 +84,7 @@ def gaussian_row(m):
 
 def test_slopes_and_laws_of_a_long_row():
     m, penalty = 10**5, 1e-5
-    flow = follow_row(gaussian_row(m)[1:], penalty, tolerance=1e-5)  # the first has a twin
+    flow = integrate_row(gaussian_row(m)[1:], penalty, tolerance=1e-5)  # the first has a twin
     assert flow.slope("norm") == pytest.approx(-1.0, abs=0.05)
     assert flow.slope("survivors") == pytest.approx(-2.0, abs=0.1)
     assert abs(flow.slope("norm", low=flow.norm[0] / 2, high=flow.norm[0]) + 1.0) > 0.3  # no law yet
@@ -112,11 +112,11 @@ def test_slopes_and_laws_of_a_long_row():
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        follow_row(*arguments)
+        integrate_row(*arguments)
 
 
 def test_slopes_need_a_range_that_the_row_passes_through():
-    flow = follow_row([0.5, 0.4, 0.3], 0.01)
+    flow = integrate_row([0.5, 0.4, 0.3], 0.01)
     with pytest.raises(ValueError, match="fewer than two times"):
         flow.slope("norm", low=100.0, high=200.0)
     with pytest.raises(ValueError, match="quantity must be"):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from capsolve.incidental import sparse_adamw
-from capsolve.incidental.sparse_adamw import LOOK, Dense, Live, Recipe
+from capsolve.incidental.sparse_adamw import LOOK, AdamWConfig, DenseNetwork, SparseNetwork
 
-RECIPE = Recipe(penalty=4e-3, steps=4000, learning_rate=4e-3, weight_decay=0.01)
+RECIPE = AdamWConfig(penalty=4e-3, steps=4000, learning_rate=4e-3, weight_decay=0.01)
 
 
 class Book:
@@ -33,8 +33,8 @@ def start(n, m, seed):
 
 
 def test_the_first_steps_are_those_of_the_book():
-    W, recipe = start(16, 24, 0), Recipe(1e-3, 30, 1e-3, 0.01)
-    network, book = Dense(W, recipe), Book(W, recipe)
+    W, recipe = start(16, 24, 0), AdamWConfig(1e-3, 30, 1e-3, 0.01)
+    network, book = DenseNetwork(W, recipe), Book(W, recipe)
     for _ in range(30):
         network.advance()
         book.advance()
@@ -51,11 +51,11 @@ def test_lists_of_live_weights_go_where_all_weights_do(monkeypatch, seed):
     """
     monkeypatch.setattr(sparse_adamw, "_PAIR", 100)  # networks so small do not need lists
     n, m = 24, 48
-    network = Dense(start(n, m, seed), RECIPE)
+    network = DenseNetwork(start(n, m, seed), RECIPE)
     while (live := network.live()) is None:
         for _ in range(LOOK):
             network.advance()
-    few = Live(n, m, RECIPE)
+    few = SparseNetwork(n, m, RECIPE)
     few.join(0, network, live)
     book = Book(network.W, RECIPE)
     book.first, book.second = 0.1 * network.first.astype(float), 0.001 * network.second.astype(float)
@@ -85,9 +85,9 @@ def test_the_gradient_of_a_list_is_that_of_the_matrix():
     rng = np.random.default_rng(1)
     n, m = 10, 7
     networks = []
-    everybody = Live(n, m, RECIPE)
+    everybody = SparseNetwork(n, m, RECIPE)
     for number in range(2):
-        network = Dense(start(n, m, number), RECIPE)
+        network = DenseNetwork(start(n, m, number), RECIPE)
         network.W *= 2.0
         live = rng.random((n, m)) < 0.4
         networks.append(np.where(live, network.W, 0.0).astype(float))
@@ -107,9 +107,11 @@ def test_weights_wake_up_just_where_zero_is_no_resting_place():
     W = np.where(np.random.default_rng(2).random((n, m)) < 0.4, start(n, m, 3) * 2.0, 0.0).astype(np.float32)
     G = W.astype(float) @ W.T.astype(float)
     force = 4.0 * np.where(G > 0, G - np.eye(n), 0.0) @ W
-    recipe = Recipe(penalty=float(np.quantile(np.abs(force[W == 0]), 0.7)), steps=1, learning_rate=1e-9, weight_decay=0)
-    everybody = Live(n, m, recipe)
-    everybody.join(0, Dense(W, recipe), W != 0)
+    recipe = AdamWConfig(
+        penalty=float(np.quantile(np.abs(force[W == 0]), 0.7)), steps=1, learning_rate=1e-9, weight_decay=0
+    )
+    everybody = SparseNetwork(n, m, recipe)
+    everybody.join(0, DenseNetwork(W, recipe), W != 0)
     everybody.look()
     awake = np.zeros((n, m), bool)
     awake[everybody.row, everybody.column] = True

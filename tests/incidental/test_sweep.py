@@ -8,7 +8,7 @@ import pytest
 from capsolve._threads import one_blas_thread
 from capsolve.files.checkpoints import forget
 from capsolve.incidental import CollisionSweep, collision_sweep, sweep
-from capsolve.incidental.sparse_adamw import Recipe, train
+from capsolve.incidental.sparse_adamw import AdamWConfig, train
 
 ARGUMENTS = {"penalty": 0.01, "steps": 600, "learning_rate": 0.01, "rng": 5}
 
@@ -20,7 +20,7 @@ def test_a_sweep_counts_what_its_networks_have():
     for width, collisions, correlation in zip((16, 40), found.collisions, found.correlation, strict=True):
         starts = [sweep.start_weights(12, width, number, seed) for number in range(5)]
         with one_blas_thread():  # as the sweep does: all the bits have to be the same
-            ends = np.stack(train(starts, Recipe(0.01, 600, 0.01, 0.01)))
+            ends = np.stack(train(starts, AdamWConfig(0.01, 600, 0.01, 0.01)))
         positive = ((ends >= 0.8) & (ends <= 1.2)).sum(axis=1)
         negative = ((-ends >= 0.8) & (-ends <= 1.2)).sum(axis=1)
         np.testing.assert_array_equal(collisions.polysemantic, (positive + negative >= 2).sum(axis=1))

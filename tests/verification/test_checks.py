@@ -7,7 +7,7 @@ import pytest
 
 import capsolve
 import capsolve.verification.checks
-from capsolve import Verdict, verify, verify_battery
+from capsolve import Verdict, verify, verify_suite
 
 CONVEX = ([2.0, 1.0, 0.9, 0.8, 0.7], [9.0, 5.0, 12.0, 7.0, 20.0], 2)
 MIXED = ([2.0, 1.0, 0.9, 0.8, 0.7], [9.0, 2.0, 12.0, 1.5, 2.9], 2)
@@ -138,8 +138,8 @@ def test_arrays_of_other_libraries():
 
 
 @pytest.mark.slow
-def test_the_battery_agrees(capsys):
-    reports = verify_battery(progress=True)
+def test_the_suite_agrees(capsys):
+    reports = verify_suite(progress=True)
     assert "19/19" in capsys.readouterr().err
     counts = {name: sum(report.counts()[name] for report in reports) for name in ("agree", "disagree", "skipped")}
     assert counts["disagree"] == 0
