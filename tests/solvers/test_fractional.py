@@ -192,20 +192,31 @@ def test_the_proved_bound_is_between_the_relaxation_and_the_optimum(seed):
 @pytest.mark.parametrize("shortage", [1e-3, 1e-6, 1e-9, 1e-12])
 def test_who_gives_way_by_next_to_nothing(shortage):
     """All marginal values are 2 at C = 1: the most concave one loses least. That is second order in the shortage."""
-    v, k = np.ones(4), np.array([3 - 1e-9, 1.5, 1e6, 1e9])
-    for order in itertools.permutations(range(4)):
-        capacity = solve(v[list(order)], k[list(order)], 4 - shortage).capacity
-        assert np.argmin(capacity) == order.index(1)
-        assert np.count_nonzero(capacity < 1) == 1
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        n = int(rng.integers(2, 9))
+        k = np.where(rng.random(n) < 0.5, rng.uniform(1.2, 3, n), 10 ** rng.uniform(0.5, 9, n))
+        k[rng.integers(n)] = rng.uniform(1.2, 2.9)
+        capacity = solve(np.ones(n), k, n - shortage).capacity
+        assert np.flatnonzero(capacity < 1).tolist() == [np.argmin(k)]
+        assert 1 - capacity.min() == pytest.approx(shortage, abs=2 * EPS * n)
 
 
 @pytest.mark.parametrize("budget", [1e-3, 1e-6, 1e-9, 1e-300])
 def test_who_gets_next_to_nothing(budget):
     """By the first bit the one with the most marginal value at 0, ½(v(κ−1))², though others save more as a whole."""
-    v, k = np.array([1.0, 1e-3, 1.0, 1e-3]), np.array([1 + 1e-6, 1.5, 1 + 1e-6, 1.4])
-    for order in itertools.permutations(range(4)):
-        capacity = solve(v[list(order)], k[list(order)], budget).capacity
-        assert np.flatnonzero(capacity).tolist() == [order.index(1)]
+    rng = np.random.default_rng(0)
+    others = 0
+    for _ in range(100):
+        n = int(rng.integers(2, 9))
+        # whole they save about as much as each other, but their first bits are worth anything
+        k = 1 + 10.0 ** rng.uniform(-9, -0.2, n)
+        v = rng.uniform(1, 1.5, n) / np.sqrt(k - 1)
+        capacity = solve(v, k, budget).capacity
+        first = v * (k - 1)
+        assert np.flatnonzero(capacity).tolist() == [np.argmax(first)]
+        others += np.argmax(first) != np.argmax(v * v * (k - 1))
+    assert others > 30
     # a feature with κ > 3 whose first bit is worth more, though not more than the other's whole
     capacity = solve([1.0, 0.12], [1.5, 6.0], budget).capacity
     assert capacity[0] == 0.0

@@ -34,6 +34,7 @@ def some_problem(seed, n):
     return v, k, rng
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 7, BLOCK, BLOCK + 1, 3 * BLOCK - 1]))
 def test_screening_is_that_of_numpy(seed, n):
     v, k, rng = some_problem(seed, n)

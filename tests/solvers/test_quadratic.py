@@ -75,6 +75,7 @@ def agree(mine, other, v, k, dimensions):
         assert mine.price == pytest.approx(other.price, rel=1e-10)
 
 
+@pytest.mark.slow
 @every_quick_route
 @given(profiles(max_features=60))
 def test_routes_agree(route, problem):
@@ -98,6 +99,7 @@ def test_every_answer_is_certified(route, problem):
         assert allocation.gap <= 1e-12
 
 
+@pytest.mark.slow
 @every_quick_route
 @given(profiles())
 def test_at_most_one_feature_below_three_is_fractional(route, problem):

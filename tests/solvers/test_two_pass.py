@@ -106,6 +106,7 @@ def test_every_run_has_the_same_bits(fast):
 # --- the parts ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(profiles(max_features=30), st.floats(0.0, 1.0), st.floats(0.0, 1.0), st.sampled_from([1.0, 1.5]))
 def test_fixed_features_are_linear_between_the_ends_of_an_interval(kind, problem, one, other, margin):
     v, k, _ = problem
@@ -207,6 +208,7 @@ def test_the_bracket_shrinks_to_a_few_features(fast):
     assert found.fixed.low <= few.fixed.low <= solve(v, k, 5000.0).scale <= few.fixed.high <= found.fixed.high
 
 
+@pytest.mark.slow
 def test_a_sample_brackets_the_price_most_of_the_time(fast):
     """Four standard errors on either side: 100 samples may miss once, by chance."""
     rng = np.random.default_rng(0)
