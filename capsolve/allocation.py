@@ -80,7 +80,8 @@ class Allocation(ReadOnlyArrays):
         Lagrangian, and so independent of the units of the loss. Always a sum over *all* features of how far each is
         from what it would choose at a price λ near the optimal one. Where the loss is not convex the bound may be a
         theorem on top of that sum: the problem's own duality gap, proved by comparing all local optima (quadratic
-        loss) or by branch and bound (tabulated loss), is subtracted from it.
+        loss) or by branch and bound (tabulated loss), is subtracted from it; so is what the last bits of the budget
+        are worth at the optimum.
     kkt_error : float
         The largest relative violation of equal marginal loss: how far the marginal value of a represented feature
         falls below that of another feature that is not full, relative to the price.
@@ -462,6 +463,7 @@ def _allocation(
         multiplier=2.0 * solution.multiplier * solution.multiplier,
         unit=unit,
         proved=solution.proved,
+        allowance=solution.allowance,
         floor=model.floor / unit / unit if model.floor else 0.0,  # the unit may underflow
     )
     read_only(solution.capacity)

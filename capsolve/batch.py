@@ -229,6 +229,7 @@ def _solve(v: FloatArray, k: FloatArray, budget: FloatArray, bias: bool) -> dict
                 multiplier=2.0 * np.square(found.multiplier),
                 unit=found.unit,
                 proved=found.proved,
+                allowance=found.allowance,
             )
         for name, values in certificate._asdict().items():
             answer[name][block] = values

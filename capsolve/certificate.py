@@ -82,7 +82,8 @@ class Solution:
     """Capacities, and what a solver has found out about them; importances count in ``unit``, losses in its square.
 
     The terms are those of all features at these capacities, for the price 2 · ``multiplier``². ``proved`` is by how
-    much a lower bound that the solver has proved exceeds the Lagrangian bound at that price.
+    much a lower bound that the solver has proved exceeds the Lagrangian bound at that price, and ``allowance`` what
+    some ulps of the budget are worth at the optimum, see `budget_rounding`.
     """
 
     capacity: Any
@@ -91,6 +92,7 @@ class Solution:
     unit: float = 1.0
     proved: float = 0.0
     boxes: int = 1
+    allowance: float = 0.0
 
 
 def certificate_terms(
@@ -183,6 +185,7 @@ def certify_terms(
     multiplier: Any,
     unit: Any = 1.0,
     proved: Any = 0.0,
+    allowance: Any = 0.0,
     floor: Any = 0.0,
 ) -> Certificate:
     """Return the certificate of capacities with these terms.
@@ -202,6 +205,8 @@ def certify_terms(
     proved
         By how much a proved lower bound exceeds the Lagrangian bound at λ: the duality gap of a problem that is not
         convex.
+    allowance
+        How much of the excess over the bound is the budget's rounding and none of the answer's: not counted as a gap.
     floor
         The loss that the terms count from: a lower bound for an unlimited budget.
     """
@@ -216,10 +221,19 @@ def certify_terms(
         scale=(0.5 * price) ** 0.5 * unit,
         loss=(terms.loss + floor) * unit * unit,
         lower_bound=(terms.loss - excess + floor) * unit * unit,
-        gap=excess / (size + (size == 0.0)),
+        gap=_positive(excess - allowance) / (size + (size == 0.0)),
         kkt_error=_positive(price - terms.min_marginal_active) / (price + (price == 0.0)),
         budget_error=abs(used - budget) * has_price + _positive(used - dimensions) * (price == 0.0),
     )
+
+
+def budget_rounding(price: Any, dimensions: Any) -> Any:
+    """Return what 16 ulps of the budget are worth at the price of the optimum, which the solver knows.
+
+    Capacities cannot spend a budget more exactly. Where the relaxation's price is smaller by orders of magnitude (κ
+    close to 1), that is much beside the terms of its Lagrangian.
+    """
+    return 16.0 * EPS * price * (1.0 + _positive(dimensions - 1.0))
 
 
 def status_of(certificate: Any, used: Any, dimensions: Any, tolerance: float, convex: Any) -> Any:
@@ -240,5 +254,5 @@ STATUSES = (Status.FEASIBLE, Status.OPTIMAL, Status.INFEASIBLE)
 
 
 def _positive(x: Any) -> Any:
-    """Return max(0, x)."""
-    return x * (x > 0.0)
+    """Return max(0, x), and no negative zero."""
+    return x * (x > 0.0) + 0.0

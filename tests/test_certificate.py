@@ -112,10 +112,10 @@ def corrupt(monkeypatch, how, route):
         real_columns = quadratic._with_bias
 
         def with_bias(v, k, budget):
-            capacity, scale, gap = real_columns(v, k, budget)
+            capacity, *rest = real_columns(v, k, budget)
             capacity = capacity.copy()
             capacity[:, 0] = how(capacity[:, 0])
-            return capacity, scale, gap
+            return capacity, *rest
 
         monkeypatch.setattr(quadratic, "_with_bias", with_bias)
 
@@ -234,9 +234,9 @@ def test_a_wrong_answer_without_bias_is_found_out(n, wrong, monkeypatch):
     real, other = quadratic._without_bias, wrong(model, best.capacity.copy(), dimensions)
 
     def without_bias(some_v, some_k, budget):
-        capacity, scale, gap = real(some_v, some_k, budget)
+        capacity, *rest = real(some_v, some_k, budget)
         capacity[:, 0] = other
-        return capacity, scale, gap
+        return capacity, *rest
 
     monkeypatch.setattr(quadratic, "_without_bias", without_bias)
     for bad in (allocate(model, dimensions), capsolve.solve_batch(v[None], k[None], [dimensions], bias=False)[0]):

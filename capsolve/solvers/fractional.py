@@ -45,6 +45,7 @@ class Fractional(NamedTuple):
     scale: FloatArray
     correction: FloatArray
     duality_gap: FloatArray
+    price: FloatArray  # of the optimum, in squares of the relaxation's scale
 
 
 def solve_fractional(
@@ -83,12 +84,15 @@ def solve_fractional(
     moved = np.where(np.abs(final - fraction) <= 16.0 * EPS * np.maximum(1.0, budget), final - fraction, 0.0)
     before, after = (of_trader[0] * ratio(of_trader[1], c) for c in (fraction, fraction + moved))
     duality_gap = np.maximum(0.0, duality_gap - 0.5 * before * after * moved)  # f(a) − f(b) = −½ w(a) w(b) (a − b)
+    price = np.maximum(
+        2.0 * np.square(filling.scale / scale), np.where((final > 0.0) & (final < 1.0), 0.5 * after * after, 0.0)
+    )
 
     capacity = np.zeros_like(v)
     capacity[~concave] = rest.ravel() if len(rest) < len(v) else rest[~concave]
     mine = np.take_along_axis(concave, rows, axis=0)
     np.put_along_axis(capacity, rows, np.where(mine, shares, np.take_along_axis(capacity, rows, axis=0)), axis=0)
-    return Fractional(capacity, filling.scale, filling.correction, duality_gap)
+    return Fractional(capacity, filling.scale, filling.correction, duality_gap, price)
 
 
 def _spread(others: ResponseCurve, budget: FloatArray) -> WaterFilling:

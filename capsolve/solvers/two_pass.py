@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsolve._checks import FloatArray
+from capsolve.certificate import budget_rounding
 from capsolve.losses.quadratic import ResponseCurve, response_curve
 from capsolve.solvers.fractional import solve_fractional
 from capsolve.solvers.price import resolve_ties, solve_knapsack
@@ -90,6 +91,7 @@ class PrimalDualPoint(NamedTuple):
     answer: PriceAndExceptions
     unit: float
     proved: float  # by how much a proved lower bound exceeds the Lagrangian's at the answer's multiplier
+    allowance: float = 0.0  # see `capsolve.certificate.Solution`
 
 
 class AggregateFeature(NamedTuple):
@@ -228,15 +230,16 @@ class _Small:
     def solve(self) -> PrimalDualPoint:
         scale, correction, capacity = self.scale, float(self.filling.correction[0]), self.capacity
         unit = unit_of(scale)
-        multiplier, proved = scale, 0.0
+        multiplier, proved, allowance = scale, 0.0, 0.0
         if self.ends_inside:
             whole = np.array([self.whole])
             given = self.v, self.k, self.curve, self.budget, np.array([scale]), whole
-            capacity, scales, corrections, gap = solve_fractional(*given)
+            capacity, scales, corrections, gap, price = solve_fractional(*given)
             scale, correction = float(scales[0]) or self.found.fixed.low, float(corrections[0])
             proved = float(gap[0]) * (multiplier / unit) ** 2
+            allowance = budget_rounding(float(price[0]) * (multiplier / unit) ** 2, self.dimensions)
         answer = PriceAndExceptions(scale, correction, multiplier, self.found.free_index, capacity[:-1, 0])
-        return PrimalDualPoint(answer, unit, proved)
+        return PrimalDualPoint(answer, unit, proved, allowance)
 
 
 def unit_of(scale: float) -> float:

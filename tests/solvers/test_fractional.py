@@ -14,7 +14,7 @@ from capsolve.solvers import fractional
 from capsolve.solvers.fractional import _contenders, solve_fractional
 from capsolve.solvers.price import resolve_ties, solve_knapsack
 from tests.oracles import convex_loss, feature_loss
-from tests.routes import QUICK, capacity_of
+from tests.routes import QUICK, ROUTES, capacity_of
 
 EPS = np.finfo(float).eps
 
@@ -231,3 +231,16 @@ def test_a_fraction_close_to_one_whose_last_bit_is_worth_much(excess):
             found = solve([1.0, 1.0, 1.0], k, dimensions)
             assert found.status is Status.OPTIMAL, found
             assert found.gap < 1e-12
+
+
+@pytest.mark.parametrize("route", QUICK)
+def test_budgets_close_to_whole_numbers_and_kurtoses_close_to_one(route):
+    """Where the optimum's price is far above the relaxation's, an ulp of the budget is not taken for a gap."""
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(2, 30))
+        v = rng.choice([0.5, 1, 2], n) if rng.random() < 0.5 else rng.lognormal(0, 1, n)
+        k = np.where(rng.random(n) < 0.5, 1 + 10.0 ** rng.uniform(-13, 0.3, n), 3 + 10.0 ** rng.uniform(-13, 3, n))
+        whole = n if seed % 2 else int(rng.integers(1, n))
+        found = ROUTES[route](v, k, max(0.0, whole - 10.0 ** rng.uniform(-13, -3)))
+        assert found.status is Status.OPTIMAL, (seed, found)
