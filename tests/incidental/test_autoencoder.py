@@ -131,7 +131,7 @@ def test_divergence_is_reported():
         ({"noise_std": -1.0}, "noise_std must be"),
         ({"steps": 0}, "steps must be"),
         ({"instances": 0}, "instances must be"),
-        ({"snapshots": 0}, "looks must be"),
+        ({"snapshots": 0}, "snapshots must be"),
         ({"start": np.zeros((2, 2))}, r"start must have shape \(3, 4\) or \(1, 3, 4\)"),
         ({"shared_noise": 1}, "shared_noise must be True or False"),
         ({"penalty": -0.1}, "penalty must be"),
@@ -145,3 +145,12 @@ def test_bad_arguments(changed, message):
 def test_bad_weights_have_no_forces():
     with pytest.raises(ValueError, match="weights must have shape"):
         forces([1.0, 2.0], 0.1)
+
+
+def test_former_names_work_and_warn():
+    arguments = {"steps": 3, "instances": 1, "learning_rate": 0.01, "rng": 0}
+    with pytest.warns(DeprecationWarning, match="bipolar is now rademacher"):
+        former = train_autoencoders(4, 6, noise="bipolar", **arguments)
+    np.testing.assert_array_equal(former.embedding, train_autoencoders(4, 6, noise="rademacher", **arguments).embedding)
+    with pytest.warns(DeprecationWarning, match="looks is now snapshots"):
+        train_autoencoders(4, 6, looks=2, **arguments)
