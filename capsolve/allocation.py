@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import array_api_compat as api
 import numpy as np
 
-from capsolve._checks import FloatArray, ReadOnlyArrays, capacity_vector, read_only, renamed, scalar
+from capsolve._checks import FloatArray, ReadOnlyArrays, capacity_vector, former_property, read_only, renamed, scalar
 from capsolve.certificate import (
     FINEST_TOLERANCE,
     KKT_TOLERANCE,
@@ -89,7 +89,7 @@ class Allocation(ReadOnlyArrays):
         |Σ C_i − min(dimensions, demand)| when the price is positive, the excess over the budget when it is 0.
     tolerance : float
         The relative gap that was asked for.
-    boxes : int
+    nodes : int
         Number of convex relaxations solved; 1 for a convex problem.
     tally : Tally, optional
         What was counted when the capacities were computed.
@@ -106,8 +106,10 @@ class Allocation(ReadOnlyArrays):
     kkt_error: float
     budget_error: float
     tolerance: float
-    boxes: int = field(default=1)
+    nodes: int = field(default=1)
     tally: Tally | None = field(default=None)
+
+    boxes = former_property("boxes", "nodes")
 
     @functools.cached_property
     def status(self) -> Status:
@@ -216,7 +218,7 @@ class Allocation(ReadOnlyArrays):
         lines += [
             "",
             f"loss           {self.loss:.12g}",
-            f"lower bound    {self.lower_bound:.12g}   (relative gap {self.gap:.1e}, {self.boxes} relaxation(s))",
+            f"lower bound    {self.lower_bound:.12g}   (relative gap {self.gap:.1e}, {self.nodes} relaxation(s))",
             f"price          {self.price:.12g}   (loss saved by one more dimension, at the margin)",
             f"budget error   {self.budget_error:.1e}",
             f"KKT error      {self.kkt_error:.1e}",
@@ -473,7 +475,7 @@ def _allocation(
         solution.capacity,
         *certificate,
         tolerance,
-        solution.boxes,
+        solution.nodes,
         Tally(terms.used, terms.empty, terms.full),
     )
 

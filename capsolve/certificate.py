@@ -91,7 +91,7 @@ class Solution:
     multiplier: float
     unit: float = 1.0
     proved: float = 0.0
-    boxes: int = 1
+    nodes: int = 1
     allowance: float = 0.0
 
 

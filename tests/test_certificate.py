@@ -476,6 +476,8 @@ def test_former_names_work_and_warn():
     with pytest.warns(DeprecationWarning, match="lagrangian_bound"):
         assert model.lower_bound(3.0, 1.0) == lagrangian_bound(model, 3.0, 1.0)
     mixed = capsolve.solve([1.0, 0.9], 2.0, 1.5)
+    with pytest.warns(DeprecationWarning, match="boxes is now nodes"):
+        assert mixed.boxes == mixed.nodes == 1
     with pytest.warns(DeprecationWarning, match="gap is now lower_bound"):
         former = certify(mixed.model, 1.5, mixed.capacity, gap=1e-12)
     assert former.status is Status.OPTIMAL

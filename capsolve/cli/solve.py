@@ -133,7 +133,7 @@ def command(
 
 
 def _allocation_content(source: str, bias: bool, allocation: Allocation, names: Sequence[str] | None) -> dict[str, Any]:
-    numbers = ("price", "scale", "loss", "lower_bound", "gap", "tolerance", "kkt_error", "budget_error", "boxes")
+    numbers = ("price", "scale", "loss", "lower_bound", "gap", "tolerance", "kkt_error", "budget_error", "nodes")
     everywhere = ("dimensions", "price", "lower_bound", "bias")  # repeated in every row, for tables
     content = {
         "profile": source,

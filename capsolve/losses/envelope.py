@@ -25,7 +25,7 @@ SORT_LIMIT = 4_096
 ROUNDING = 8 * np.finfo(float).eps
 
 
-def falling_hulls(x: FloatArray, curves: FloatArray) -> list[FloatArray]:
+def decreasing_convex_envelopes(x: FloatArray, curves: FloatArray) -> list[FloatArray]:
     """Return the falling part of the lower convex hull of each of the curves (k, g) over x (g,), as a table.
 
     Row 0: abscissas of the m + 1 vertices; row 1: ordinates; row 2: the gain of the segment to the right of
@@ -37,16 +37,16 @@ def falling_hulls(x: FloatArray, curves: FloatArray) -> list[FloatArray]:
     """
     step = x[1:] - x[:-1]
     gains = (curves[:, :-1] - curves[:, 1:]) / step
-    return [_falling_hull(x, y, step, gain) for y, gain in zip(curves, gains, strict=True)]
+    return [_decreasing_convex_envelope(x, y, step, gain) for y, gain in zip(curves, gains, strict=True)]
 
 
-def falling_hull(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Return what `falling_hulls` does for the single curve y (g,)."""
+def decreasing_convex_envelope(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return what `decreasing_convex_envelopes` does for the single curve y (g,)."""
     step = x[1:] - x[:-1]
-    return _falling_hull(x, y, step, (y[:-1] - y[1:]) / step)
+    return _decreasing_convex_envelope(x, y, step, (y[:-1] - y[1:]) / step)
 
 
-def _falling_hull(x: FloatArray, y: FloatArray, step: FloatArray, gain: FloatArray) -> FloatArray:
+def _decreasing_convex_envelope(x: FloatArray, y: FloatArray, step: FloatArray, gain: FloatArray) -> FloatArray:
     if (gain[1:] < gain[:-1]).all():
         return _table(x, y, gain, np.zeros(gain.size))
     from scipy.optimize import isotonic_regression  # noqa: PLC0415  (takes longer to import than to use)
@@ -106,7 +106,7 @@ class Envelope:
         """Return the state with exactly the segments filled that gain more than ``price`` ≥ 0."""
         return self._search(price, np.arange(self.weight.size), np.zeros_like(self.length), self.length, strict=True)
 
-    def level(self, budget: float) -> tuple[float, IntArray, IntArray]:
+    def solve_price(self, budget: float) -> tuple[float, IntArray, IntArray]:
         """Return the price at which ``budget`` runs out, and the states without and with what gains it.
 
         The capacities of the first state sum to at most ``budget``, those of the second to more; the

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from capsolve._checks import FloatArray, ReadOnlyArrays, at_least, capacity_vector, real_array, scalar
-from capsolve.losses.envelope import Envelope, IntArray, falling_hulls
+from capsolve.losses.envelope import Envelope, IntArray, decreasing_convex_envelopes
 from capsolve.losses.model import FormerNames
 from capsolve.losses.sampling import LARGEST_LOSS, Curve, sample
 
@@ -271,8 +271,8 @@ class TabulatedLoss(ReadOnlyArrays, FormerNames):
 
     @functools.cached_property
     def hulls(self) -> list[FloatArray]:
-        """The convex envelopes of `above_minimum` over [0, 1], as `falling_hulls` describes them."""
-        return falling_hulls(self.grid, self.above_minimum)
+        """The convex envelopes of `above_minimum` over [0, 1], as `decreasing_convex_envelopes` describes them."""
+        return decreasing_convex_envelopes(self.grid, self.above_minimum)
 
     @functools.cached_property
     def envelope(self) -> Envelope:

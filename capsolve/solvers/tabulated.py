@@ -1,9 +1,9 @@
 """The global optimum for tabulated losses: convex envelopes, one price, branch and bound for what they hide.
 
-Over a box l ≤ C ≤ u every curve is replaced by its convex envelope. The relaxed problem is solved by filling
+Over a node l ≤ C ≤ u every curve is replaced by its convex envelope. The relaxed problem is solved by filling
 the envelopes' segments in the order of their gain until the budget is used or nothing gains any more. Only
 features at the final price can end inside a segment; where the curve lies above the envelope there, the
-answer costs more than the bound says. Then the box is split at that capacity (Falk & Soland 1969), where both
+answer costs more than the bound says. Then the node is split at that capacity (Falk & Soland 1969), where both
 halves know the true loss.
 
 **Dominance.** Feature a dominates b if its marginal value is at least b's on every interval of the grid; of
@@ -13,9 +13,9 @@ of a − marginal of b) over [C_a, C_b] ≤ 0; among the finitely many optima th
 the one with the least Σ position(i) · C_i, where positions list dominators first; an exchange would lower it.
 With one shape and weights w the order is total, w_a ≥ w_b, even where the shape rises: the argument then
 applies to the running minimum of the shape, and the smallest minimiser of the shape below C_i falls with C_i
-in the same way for all. So when a box is split at C_j = c, the half C_j ≥ c may raise the lower end of all
+in the same way for all. So when a node is split at C_j = c, the half C_j ≥ c may raise the lower end of all
 that dominate j to c, and the half C_j ≤ c may lower the upper end of all that j dominates. Thousands of
-features that are alike, or ordered, close in a handful of boxes.
+features that are alike, or ordered, close in a handful of nodes.
 
 **Ties.** Features are tied when a segment of theirs gains exactly the final price. Segments that hide a gap
 are filled whole, in the order of the index, as far as the budget goes; the rest is shared among segments
@@ -35,7 +35,7 @@ import numpy.typing as npt
 
 from capsolve._checks import FloatArray, scalar
 from capsolve.certificate import Solution, lagrangian_bound, model_terms
-from capsolve.losses.envelope import Envelope, IntArray, falling_hull
+from capsolve.losses.envelope import Envelope, IntArray, decreasing_convex_envelope
 from capsolve.losses.tabulated import TabulatedLoss, interpolate
 from capsolve.solvers.branch_and_bound import Relaxation, branch_and_bound
 
@@ -49,11 +49,11 @@ class Piece:
     shape: int
     lower: float
     upper: float
-    hull: FloatArray  # see `falling_hulls`
+    hull: FloatArray  # see `decreasing_convex_envelopes`
 
 
 @dataclass(frozen=True)
-class Box:
+class Node:
     """Bounds on all capacities: feature i is confined to ``pieces[which[i]]``. Features may share a piece."""
 
     pieces: list[Piece]
@@ -67,14 +67,14 @@ class Filling:
     capacity: FloatArray
     bound: float  # the envelopes there
     loss: float  # the curves there
-    caught: int  # the feature at which they differ most
+    branching_feature: int  # the feature at which they differ most
 
 
-def solve_tabulated(model: TabulatedLoss, dimensions: float, tolerance: float, *, box_limit: int = 20_000) -> Solution:
+def solve_tabulated(model: TabulatedLoss, dimensions: float, tolerance: float, *, node_limit: int = 20_000) -> Solution:
     """Minimise Σ f_i(C_i) subject to Σ C_i ≤ dimensions and 0 ≤ C_i ≤ 1, globally.
 
-    Convex curves need one box. Unrelated S-shaped curves pose a knapsack problem (NP-hard): where
-    ``box_limit`` does not suffice, the returned gap is larger than ``tolerance`` and says by how much the
+    Convex curves need one node. Unrelated S-shaped curves pose a knapsack problem (NP-hard): where
+    ``node_limit`` does not suffice, the returned gap is larger than ``tolerance`` and says by how much the
     best capacities found could be improved at most; the default takes some 10 s with 30 features and some
     100 s with 1000. Which optimum is returned when there are several is stated by the module.
 
@@ -82,24 +82,24 @@ def solve_tabulated(model: TabulatedLoss, dimensions: float, tolerance: float, *
     --------
     >>> from capsolve import TabulatedLoss
     >>> solution = solve_tabulated(TabulatedLoss([1.0, 0.9, 0.5, 0.0], weight=[1.0, 1.0, 1.0]), 1.5, 1e-9)
-    >>> solution.capacity, solution.boxes
+    >>> solution.capacity, solution.nodes
     (array([1. , 0.5, 0. ]), 3)
     """
     budget = scalar("dimensions", dimensions, low=0.0)
     tolerance = scalar("tolerance", tolerance, low=0.0, high=1.0)
     problem = _Problem(model, budget)
-    outcome = branch_and_bound(problem.relax, problem.root(), tolerance=tolerance, box_limit=box_limit)
+    outcome = branch_and_bound(problem.relax, problem.root(), tolerance=tolerance, node_limit=node_limit)
     scaled, unit = model.normalised(outcome.capacity)
     # The price of the relaxation of all capacities, where the Lagrangian bound is best.
     price = problem.price / unit / unit
     bound = lagrangian_bound(scaled, price, min(budget, model.demand), above_floor=True)
     proved = max(0.0, outcome.lower_bound / unit / unit - bound)
     terms = model_terms(scaled, outcome.capacity, price)
-    return Solution(outcome.capacity, terms, math.sqrt(0.5 * price), unit, proved, outcome.boxes)
+    return Solution(outcome.capacity, terms, math.sqrt(0.5 * price), unit, proved, outcome.nodes)
 
 
 class _Problem:
-    """How boxes are relaxed and split. All losses are measured from the minimum of their curve."""
+    """How nodes are relaxed and split. All losses are measured from the minimum of their curve."""
 
     def __init__(self, model: TabulatedLoss, budget: float) -> None:
         self.grid, self.weight, self.shape_of = model.grid, model.multiplier, model.shape_of
@@ -108,10 +108,10 @@ class _Problem:
         self.limit = budget * (1.0 + 1e-14)  # what rounding may add to a sum that equals the budget
         full = model.envelope.length
         scarce = float(np.sum(model.envelope.capacity(full))) > self.limit
-        self.price = model.envelope.level(budget)[0] if scarce else 0.0
+        self.price = model.envelope.solve_price(budget)[0] if scarce else 0.0
 
-    def root(self) -> Box:
-        return Box([Piece(k, 0.0, 1.0, hull) for k, hull in enumerate(self.hulls)], self.shape_of)
+    def root(self) -> Node:
+        return Node([Piece(k, 0.0, 1.0, hull) for k, hull in enumerate(self.hulls)], self.shape_of)
 
     def piece(self, shape: int, lower: float, upper: float) -> Piece:
         curve = self.shapes[shape]
@@ -121,15 +121,17 @@ class _Problem:
         first, last = np.searchsorted(self.grid, [np.nextafter(lower, 2.0), upper])
         x = np.concatenate([[lower], self.grid[first:last], [upper]])
         y = np.concatenate([[at_lower], curve[first:last], [at_upper]])
-        return Piece(shape, lower, upper, falling_hull(x, y))
+        return Piece(shape, lower, upper, decreasing_convex_envelope(x, y))
 
-    def relax(self, box: Box) -> Relaxation[Box] | None:
-        envelope = Envelope([piece.hull for piece in box.pieces], box.which, self.weight)
+    def relax(self, node: Node) -> Relaxation[Node] | None:
+        envelope = Envelope([piece.hull for piece in node.pieces], node.which, self.weight)
         least = envelope.capacity(np.zeros_like(envelope.length))
         if float(np.sum(least)) > self.limit:
             return None
         filling = self.fill(envelope)
-        split = functools.partial(self.split, box, filling.caught, float(filling.capacity[filling.caught]))
+        split = functools.partial(
+            self.split, node, filling.branching_feature, float(filling.capacity[filling.branching_feature])
+        )
         return Relaxation(filling.bound, filling.loss, filling.capacity, split)
 
     def fill(self, envelope: Envelope) -> Filling:
@@ -140,7 +142,7 @@ class _Problem:
             loss = float(np.sum(self.weight * envelope.loss(full)))
             return Filling(capacity, loss, loss, 0)
 
-        _, below, above = envelope.level(self.budget)
+        _, below, above = envelope.solve_price(self.budget)
         capacity, value = envelope.capacity(below), envelope.loss(below)
         tied = np.flatnonzero(above > below)
         ends = envelope.capacity(above)[tied], envelope.loss(above)[tied]
@@ -179,17 +181,17 @@ class _Problem:
         rest = max(0.0, budget - float(np.sum(width[whole])))
         smooth = float(np.sum(width[~gapped]))
         share[~gapped] = rest / smooth if rest < smooth else 1.0
-        caught = np.flatnonzero(gapped & ~whole)[:1]
-        share[caught] = np.clip((rest - smooth) / width[caught], 0.0, 1.0)
+        branching_feature = np.flatnonzero(gapped & ~whole)[:1]
+        share[branching_feature] = np.clip((rest - smooth) / width[branching_feature], 0.0, 1.0)
         return share
 
-    def split(self, box: Box, j: int, c: float) -> Iterable[Box]:
-        """Return the halves C_j ≥ c and C_j ≤ c of a box, reduced by dominance."""
-        piece = box.pieces[box.which[j]]
+    def split(self, node: Node, j: int, c: float) -> Iterable[Node]:
+        """Return the halves C_j ≥ c and C_j ≤ c of a node, reduced by dominance."""
+        piece = node.pieces[node.which[j]]
         if not piece.lower < c < piece.upper:
             return []
         above, below = self.dominance(j)
-        halves = (self.confine(box, above, c, 1.0), self.confine(box, below, 0.0, c))
+        halves = (self.restrict(node, above, c, 1.0), self.restrict(node, below, 0.0, c))
         return [half for half in halves if half is not None]
 
     def dominance(self, j: int) -> tuple[BoolArray, BoolArray]:
@@ -207,9 +209,9 @@ class _Problem:
     def marginal(self) -> FloatArray:
         return -np.diff(self.shapes, axis=1)
 
-    def confine(self, box: Box, chosen: BoolArray, lower: float, upper: float) -> Box | None:
-        """Return the part of the box with the chosen capacities in [lower, upper]; None if it is empty."""
-        pieces, which = list(box.pieces), box.which.copy()
+    def restrict(self, node: Node, chosen: BoolArray, lower: float, upper: float) -> Node | None:
+        """Return the part of the node with the chosen capacities in [lower, upper]; None if it is empty."""
+        pieces, which = list(node.pieces), node.which.copy()
         members = np.bincount(which)
         taken = np.bincount(which[chosen], minlength=members.size)
         for k in np.flatnonzero(taken):
@@ -225,4 +227,4 @@ class _Problem:
             else:
                 which[chosen & (which == k)] = len(pieces)
                 pieces.append(new)
-        return Box(pieces, which)
+        return Node(pieces, which)

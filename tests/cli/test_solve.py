@@ -37,7 +37,7 @@ def test_solve_prints_json(run, tmp_path, bias):
         "tolerance": 1e-9,
         "kkt_error": expected.kkt_error,
         "budget_error": expected.budget_error,
-        "boxes": expected.boxes,
+        "nodes": expected.nodes,
     }
     assert columns["name"] == NAMES
     assert columns["capacity"] == expected.capacity.tolist()

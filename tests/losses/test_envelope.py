@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capsolve.losses import envelope
-from capsolve.losses.envelope import Envelope, falling_hull, falling_hulls
+from capsolve.losses.envelope import Envelope, decreasing_convex_envelope, decreasing_convex_envelopes
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -67,13 +67,13 @@ def check_table(table, x, y):
 @given(seeds)
 def test_the_hull_is_the_lowest_chord(seed):
     x, y = some_curve(seed)
-    check_table(falling_hull(x, y), x, y)
+    check_table(decreasing_convex_envelope(x, y), x, y)
 
 
 def test_the_check_rejects_a_hull_that_misses_a_vertex():
     x = np.linspace(0, 1, 5)
     y = (1 - x) ** 2
-    table = falling_hull(x, y)
+    table = decreasing_convex_envelope(x, y)
     check_table(table, x, y)
     with pytest.raises(AssertionError):
         check_table(np.delete(table, 2, axis=1), x, y)
@@ -84,15 +84,15 @@ def test_gains_fall_even_where_a_line_was_rounded():
     rng = np.random.default_rng(0)
     for _ in range(3000):
         x = np.concatenate([[0.0], np.sort(rng.random(int(rng.integers(1, 38)))), [1.0]])
-        gain = falling_hull(x, rng.exponential() * (1 - x))[2]
+        gain = decreasing_convex_envelope(x, rng.exponential() * (1 - x))[2]
         assert (np.diff(gain) <= 0.0).all()
 
 
 def test_many_curves_are_those_one_by_one():
     curves = [some_curve(seed, 9)[1] for seed in range(40)]
     x = np.linspace(0, 1, 9)
-    for table, y in zip(falling_hulls(x, np.array(curves)), curves, strict=True):
-        np.testing.assert_array_equal(table, falling_hull(x, y))
+    for table, y in zip(decreasing_convex_envelopes(x, np.array(curves)), curves, strict=True):
+        np.testing.assert_array_equal(table, decreasing_convex_envelope(x, y))
 
 
 def some_envelope(seed, features=8):
@@ -101,7 +101,7 @@ def some_envelope(seed, features=8):
     x = np.linspace(0, 1, int(rng.integers(2, 12)))
     curves = np.array([some_curve(int(s), x.size)[1] for s in rng.integers(0, 2**32, 4)])
     weight = rng.choice([0.0, 1.0, 1.0, 0.3, 7.7], features)
-    return Envelope(falling_hulls(x, curves), rng.integers(0, 4, features), weight), rng
+    return Envelope(decreasing_convex_envelopes(x, curves), rng.integers(0, 4, features), weight), rng
 
 
 def check_level(hulls, budget, level):
@@ -129,7 +129,7 @@ def test_the_level_by_pivots_is_the_level_by_sorting(seed):
         for limit in (0, 4_096):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(envelope, "SORT_LIMIT", limit)
-                levels.append(hulls.level(budget))
+                levels.append(hulls.solve_price(budget))
             check_level(hulls, budget, levels[-1])
         assert levels[0][0] == levels[1][0]
         np.testing.assert_array_equal(levels[0][1:], levels[1][1:])
@@ -137,9 +137,11 @@ def test_the_level_by_pivots_is_the_level_by_sorting(seed):
 
 def test_the_check_rejects_a_level_one_segment_off():
     x = np.linspace(0, 1, 5)
-    hulls = Envelope(falling_hulls(x, (1 - x[None]) ** 2), np.zeros(3, dtype=int), np.array([1.0, 2.0, 3.0]))
+    hulls = Envelope(
+        decreasing_convex_envelopes(x, (1 - x[None]) ** 2), np.zeros(3, dtype=int), np.array([1.0, 2.0, 3.0])
+    )
     budget = hulls.capacity(hulls.length).sum() / 2
-    price, below, above = hulls.level(budget)
+    price, below, above = hulls.solve_price(budget)
     check_level(hulls, budget, (price, below, above))
     below[np.flatnonzero(below)[0]] -= 1
     with pytest.raises(AssertionError):

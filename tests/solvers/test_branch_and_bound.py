@@ -14,7 +14,7 @@ SLOPE = 40.0  # bounds |f'| of every curve below: Σ |a_k| k with |a_k| ≤ 1, k
 
 
 class Wave:
-    """f(x) = Σ a_k sin(k x + b_k) on [0, 1], bounded below on a box by its Lipschitz constant."""
+    """f(x) = Σ a_k sin(k x + b_k) on [0, 1], bounded below on a node by its Lipschitz constant."""
 
     def __init__(self, amplitude, phase, slope=SLOPE):
         self.amplitude, self.phase, self.slope = np.array(amplitude), np.array(phase), slope
@@ -23,8 +23,8 @@ class Wave:
         k = np.arange(1, self.amplitude.size + 1)
         return np.sin(np.multiply.outer(x, k) + self.phase) @ self.amplitude
 
-    def relax(self, box):
-        a, b = box
+    def relax(self, node):
+        a, b = node
         middle = (a + b) / 2
         loss = float(self(middle))
         bound = loss - self.slope * (b - a) / 2
@@ -60,15 +60,15 @@ def test_the_check_rejects_a_bound_that_is_none():
 
 @given(waves, st.integers(1, 60))
 def test_a_box_limit_leaves_an_honest_gap(wave, limit):
-    outcome = branch_and_bound(wave.relax, (0.0, 1.0), tolerance=1e-3, floor=-8.0, box_limit=limit)
-    assert outcome.boxes <= limit + 1  # the split under way is finished
+    outcome = branch_and_bound(wave.relax, (0.0, 1.0), tolerance=1e-3, floor=-8.0, node_limit=limit)
+    assert outcome.nodes <= limit + 1  # the split under way is finished
     check(wave, outcome, math.inf, floor=-8.0)
 
 
 def test_more_boxes_never_loosen_the_bound():
     wave = Wave(np.linspace(-1, 1, 8), np.arange(8.0))
     outcomes = [
-        branch_and_bound(wave.relax, (0.0, 1.0), tolerance=0.0, floor=-8.0, box_limit=limit)
+        branch_and_bound(wave.relax, (0.0, 1.0), tolerance=0.0, floor=-8.0, node_limit=limit)
         for limit in range(1, 200, 10)
     ]
     assert (np.diff([o.lower_bound for o in outcomes]) >= 0).all()
@@ -80,7 +80,7 @@ def test_more_boxes_never_loosen_the_bound():
     st.integers(0, 40),
 )
 def test_knapsack_against_enumeration(items, room):
-    """Leave out items of least total worth so that the rest fits; a box fixes items in (1) or out (0)."""
+    """Leave out items of least total worth so that the rest fits; a node fixes items in (1) or out (0)."""
     items = sorted(items, key=lambda item: item[1] / item[0])  # worth per size, worst last to be put in
 
     def relax(fixed):
@@ -88,20 +88,20 @@ def test_knapsack_against_enumeration(items, room):
         if left < 0:
             return None
         bound, whole = 0.0, list(fixed)
-        caught = None
+        branching_feature = None
         for i in reversed(range(len(items))):
             size, worth = items[i]
             if fixed[i] == 0:
                 bound += worth
-            elif fixed[i] is None and size <= left and caught is None:
+            elif fixed[i] is None and size <= left and branching_feature is None:
                 left, whole[i] = left - size, 1
             elif fixed[i] is None:
                 bound += worth * (1 - left / size)
-                left, whole[i], caught = 0, 0, i if caught is None else caught
+                left, whole[i], branching_feature = 0, 0, i if branching_feature is None else branching_feature
         loss = float(sum(worth for (_, worth), w in zip(items, whole, strict=True) if w == 0))
 
         def split():
-            return [tuple(v if k == caught else f for k, f in enumerate(fixed)) for v in (0, 1)]
+            return [tuple(v if k == branching_feature else f for k, f in enumerate(fixed)) for v in (0, 1)]
 
         return Relaxation(bound, loss, np.array(whole, dtype=float), split)
 
@@ -120,23 +120,23 @@ def test_a_weak_child_inherits_its_parents_bound():
     """Halves that know less than the whole must not make the bound worse."""
     bounds = {(0, 4): 0.9, (0, 2): 0.2, (2, 4): 0.5}
 
-    def relax(box):
-        a, b = box
-        return Relaxation(bounds.get(box, 0.0), 1.0, np.zeros(1), lambda: [(a, (a + b) // 2), ((a + b) // 2, b)])
+    def relax(node):
+        a, b = node
+        return Relaxation(bounds.get(node, 0.0), 1.0, np.zeros(1), lambda: [(a, (a + b) // 2), ((a + b) // 2, b)])
 
-    assert branch_and_bound(relax, (0, 4), tolerance=0.0, box_limit=3).lower_bound == 0.9
+    assert branch_and_bound(relax, (0, 4), tolerance=0.0, node_limit=3).lower_bound == 0.9
 
 
 def test_a_box_that_cannot_be_split_keeps_its_bound():
-    def relax(box):
-        if box == "root":
+    def relax(node):
+        if node == "root":
             return Relaxation(0.0, 3.0, np.zeros(1), lambda: ["stuck", "good", "empty"])
-        if box == "empty":
+        if node == "empty":
             return None
-        return Relaxation(0.5, 3.0, np.zeros(1), list) if box == "stuck" else Relaxation(2.0, 2.0, np.ones(1), list)
+        return Relaxation(0.5, 3.0, np.zeros(1), list) if node == "stuck" else Relaxation(2.0, 2.0, np.ones(1), list)
 
     outcome = branch_and_bound(relax, "root", tolerance=1e-9)
-    assert (outcome.loss, outcome.lower_bound, outcome.boxes) == (2.0, 0.5, 4)
+    assert (outcome.loss, outcome.lower_bound, outcome.nodes) == (2.0, 0.5, 4)
     assert outcome.capacity == 1.0
 
 
@@ -144,7 +144,7 @@ def test_the_tolerance_is_relative_to_what_can_be_saved():
     def relax(_):
         return Relaxation(100.0, 101.0, np.zeros(1), lambda: pytest.fail("split although the gap is closed"))
 
-    assert branch_and_bound(relax, None, tolerance=0.01, floor=0.0).boxes == 1
+    assert branch_and_bound(relax, None, tolerance=0.01, floor=0.0).nodes == 1
     with pytest.raises(pytest.fail.Exception):
         branch_and_bound(relax, None, tolerance=0.01, floor=99.0)
 

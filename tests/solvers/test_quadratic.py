@@ -112,13 +112,13 @@ def test_at_most_one_feature_below_three_is_fractional(route, problem):
 @pytest.mark.parametrize("n", [10, 1000, 100_000])
 @pytest.mark.parametrize("spread", [0.0, 1e-12, 1e-6, 1e-2])
 def test_many_like_features_with_a_fractional_budget(n, spread):
-    # a tree over features would need 2^n boxes here
+    # a tree over features would need 2^n nodes here
     rng = np.random.default_rng(0)
     v = 1 + spread * rng.random(n)
     k = 2 + spread * rng.random(n)
     allocation = solve(v, k, n / 10 + 0.5)
     assert allocation.status is Status.OPTIMAL
-    assert allocation.boxes == 1, "local optima are enumerated"
+    assert allocation.nodes == 1, "local optima are enumerated"
     assert np.count_nonzero((allocation.capacity > 0) & (allocation.capacity < 1)) == 1
 
 

@@ -180,7 +180,7 @@ def test_enumeration_rejects_a_solver_that_ignores_the_gap():
     model = TabulatedLoss(curves)
     best = enumerated(curves, model.grid, 1.3)
     check(model, 1.3, solve_tabulated(model, 1.3, 1e-9), best)
-    unfinished = solve_tabulated(model, 1.3, 1e-9, box_limit=1)
+    unfinished = solve_tabulated(model, 1.3, 1e-9, node_limit=1)
     assert gap_of(model, 1.3, unfinished) > 1e-9
     with pytest.raises(AssertionError):
         check(model, 1.3, unfinished, best)
@@ -225,7 +225,7 @@ def test_convex_curves_against_a_linear_programme(seed):
     loss = model.feature_loss(solution.capacity).sum()
     slope = np.abs(np.diff(curves)).max() / width
     assert loss == pytest.approx(curves[:, 0].sum() + programme.fun, abs=1e-7 * slope * n)  # HiGHS's tolerance
-    assert solution.boxes == 1
+    assert solution.nodes == 1
     # an envelope that is the curve leaves rounding only: of n differences of terms, in units of their sizes
     assert gap_of(model, dimensions, solution) <= 8 * EPS * n
     # the price alone certifies it
@@ -331,18 +331,18 @@ NEARLY = 1 + 1e-6 * np.random.default_rng(2).random(MANY)
 def test_many_ordered_features_close_in_a_handful_of_boxes(shape, weight, written_out):
     model = TabulatedLoss(np.outer(weight, shape)) if written_out else TabulatedLoss(shape, weight=weight)
     solution = solve_tabulated(model, 100.5, 1e-9)
-    assert solution.boxes <= 9
+    assert solution.nodes <= 9
     assert gap_of(model, 100.5, solution) <= 1e-9
     assert solution.capacity.sum() == pytest.approx(100.5, abs=1e-10)
 
 
 def test_without_dominance_identical_features_need_a_tree(monkeypatch):
-    """Negative control: the handful of boxes is due to dominance."""
+    """Negative control: the handful of nodes is due to dominance."""
     model = TabulatedLoss(S_SHAPE, weight=np.ones(12))
     solution = solve_tabulated(model, 5.7, 1e-9)
     monkeypatch.setattr(tabulated._Problem, "dominance", lambda self, j: (np.arange(12) == j,) * 2)
     tree = solve_tabulated(model, 5.7, 1e-9)
-    assert tree.boxes > 10 * solution.boxes
+    assert tree.nodes > 10 * solution.nodes
     assert model.feature_loss(tree.capacity).sum() == pytest.approx(model.feature_loss(solution.capacity).sum())
 
 
@@ -354,12 +354,12 @@ def test_a_hard_knapsack_ends_with_an_honest_gap():
     model, steps = TabulatedLoss(curves), 451
     best = dynamic(curves, steps)
     for limit in (1, 10, 100):
-        solution = solve_tabulated(model, steps / 100, 1e-9, box_limit=limit)
+        solution = solve_tabulated(model, steps / 100, 1e-9, node_limit=limit)
         loss = model.feature_loss(solution.capacity).sum()
         excess, _ = terms_of_the_gap(model, steps / 100, solution)
         assert loss - excess * solution.unit**2 - 1e-12 <= best <= loss + 1e-12
         assert excess > 1e-9 * loss
-        assert solution.boxes <= limit + 1
+        assert solution.nodes <= limit + 1
 
 
 # --- ties -------------------------------------------------------------------------------------------------------
@@ -384,7 +384,7 @@ def test_tied_steps_are_taken_whole_before_tied_lines():
     for curves, expected in (([line, step], [0.5, 1.0]), ([step, line], [1.0, 0.5])):
         solution = solve_tabulated(TabulatedLoss(curves), 1.5, 1e-9)
         np.testing.assert_array_equal(solution.capacity, expected)
-        assert solution.boxes == 1
+        assert solution.nodes == 1
 
 
 # --- symmetries -------------------------------------------------------------------------------------------------
@@ -496,7 +496,7 @@ def test_the_budget_is_used_exactly(shape, dimensions):
     model = TabulatedLoss(shape, weight=[1, 1, 2, 3, 0.5])
     solution = solve_tabulated(model, dimensions, 1e-9)
     assert gap_of(model, dimensions, solution) <= 1e-9
-    assert solution.boxes <= 9
+    assert solution.nodes <= 9
     assert solution.capacity.sum() == pytest.approx(dimensions, abs=1e-15 * 5, rel=1e-15)
 
 
