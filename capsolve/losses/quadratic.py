@@ -45,7 +45,7 @@ from capsolve.losses.model import CURVE_GRID, FormerNames
 # full at any optimum: they are capped, so that nothing overflows.
 LARGE, HUGE = 1e150, 1e300
 # Up to so many numbers are copied.
-PRIVATE = 1 << 16
+LARGEST_COPY = 1 << 16
 
 
 def ratio(kurtosis: Any, capacity: Any, xp: Any = np) -> Any:
@@ -446,7 +446,7 @@ def _capped(values: Any, limit: float, xp: Any) -> Any:
 
 def _kept(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return a read-only array: a private copy if it is small, a view if it is large."""
-    array = array.copy() if array.size <= PRIVATE else array.view()
+    array = array.copy() if array.size <= LARGEST_COPY else array.view()
     array.flags.writeable = False
     return array
 

@@ -61,7 +61,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Filling:
+class RelaxationSolution:
     """Capacities that solve a relaxed problem."""
 
     capacity: FloatArray
@@ -128,19 +128,19 @@ class _Problem:
         least = envelope.capacity(np.zeros_like(envelope.length))
         if float(np.sum(least)) > self.limit:
             return None
-        filling = self.fill(envelope)
+        filling = self.solve_relaxation(envelope)
         split = functools.partial(
             self.split, node, filling.branching_feature, float(filling.capacity[filling.branching_feature])
         )
         return Relaxation(filling.bound, filling.loss, filling.capacity, split)
 
-    def fill(self, envelope: Envelope) -> Filling:
+    def solve_relaxation(self, envelope: Envelope) -> RelaxationSolution:
         """Minimise the sum of the envelopes subject to the budget."""
         full = envelope.length
         capacity = envelope.capacity(full)
         if float(np.sum(capacity)) <= self.limit:
             loss = float(np.sum(self.weight * envelope.loss(full)))
-            return Filling(capacity, loss, loss, 0)
+            return RelaxationSolution(capacity, loss, loss, 0)
 
         _, below, above = envelope.solve_price(self.budget)
         capacity, value = envelope.capacity(below), envelope.loss(below)
@@ -157,7 +157,7 @@ class _Problem:
         hidden = np.zeros_like(value)
         hidden[tied] = self.weight[tied] * (curve - value[tied])
         bound = float(np.sum(self.weight * value))
-        return Filling(capacity, bound, bound + float(np.sum(hidden)), int(np.argmax(hidden)))
+        return RelaxationSolution(capacity, bound, bound + float(np.sum(hidden)), int(np.argmax(hidden)))
 
     def on_grid(self, capacity: FloatArray) -> FloatArray:
         """Return the capacities, those that miss a grid point by rounding only moved onto it.
