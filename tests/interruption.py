@@ -30,7 +30,7 @@ def interrupt(process, folder, pattern):
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to workers, too
     _, message = process.communicate(timeout=60)
-    assert (process.returncode, message.strip()) == (130, b"capsolve: error: interrupted")
+    assert (process.returncode, message.strip()) == (130, b"capsolve: error: interrupted"), message.decode()
     return written(folder, pattern)
 
 

@@ -192,14 +192,28 @@ def pool(workers: int) -> Iterator[Executor | None]:
             yield executor
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
-            time.sleep(_MOMENT)
+            _wait_until_forgotten(executor)
             for process in active_children():
                 if process not in others:
                     process.terminate()
             raise
 
 
-_MOMENT = 0.2  # seconds, in which an executor forgets cancelled tasks: it stumbles over them where a process ends
+_MOMENT, _PATIENCE = 0.2, 5.0  # seconds
+
+
+def _wait_until_forgotten(executor: Executor) -> None:
+    """Let an executor forget its cancelled tasks: it stumbles over them where a process ends, and prints a traceback.
+
+    That takes a moment of its own thread, which is longer where processors are busy.
+    """
+    end = time.monotonic() + _PATIENCE
+    time.sleep(_MOMENT)
+    while time.monotonic() < end:
+        waiting = list(getattr(executor, "_pending_work_items", {}).values())
+        if not any(item.future.cancelled() for item in waiting):
+            return
+        time.sleep(0.05)
 
 
 @contextmanager
