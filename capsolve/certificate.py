@@ -130,7 +130,7 @@ def model_terms(model: LossModel, capacity: FloatArray, price: float) -> Certifi
     following, last = model.marginal(c), model.marginal(c, growing=False)
     unsaturated = np.where(c < 1.0, np.maximum(following, 0.0), 0.0)
     terms = certificate_terms(c, model.excess_loss(c), unsaturated, model.lagrangian_gap(c, price))
-    used, empty, full, loss, largest, _, gap = (part.item() for part in terms)
+    used, empty, full, loss, largest, _, gap = CertificateTerms.merge([terms])  # as plain numbers
     active, smallest = c > 0.0, NONE
     if active.any():
         first = int(np.argmax(unsaturated))
