@@ -165,7 +165,7 @@ def _in_a_child(queue):
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:os.fork:RuntimeWarning")  # JAX may be loaded
 def test_a_child_of_a_fork_uses_numpy():
     v, k = families(20_000)["mixed"]
     here = ROUTES["Numba, bracketed"](v, k, 2000.3)
