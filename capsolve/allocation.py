@@ -14,6 +14,7 @@ import numpy as np
 
 from capsolve._checks import FloatArray, ReadOnlyArrays, capacity_vector, former_property, read_only, renamed, scalar
 from capsolve.certificate import (
+    BUDGET_TOLERANCE,
     FINEST_TOLERANCE,
     KKT_TOLERANCE,
     STATUSES,
@@ -421,8 +422,8 @@ def certify(
     """
     dimensions = scalar("dimensions", dimensions, low=0.0)
     tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
-    if math.isnan(lower_bound):
-        raise ValueError("lower_bound must be a number, got nan")
+    if math.isnan(lower_bound) or lower_bound == math.inf:
+        raise ValueError(f"lower_bound must be a number below the loss, got {lower_bound}")
     model = _loss_model("model", model)
     if isinstance(model, QuadraticLoss):
         model = model.to_numpy()
@@ -437,6 +438,10 @@ def certify(
     budget = min(dimensions, model.demand)
     lagrangian = terms.loss - terms.lagrangian_gap - price * max(0.0, budget - terms.used)
     proved = max(0.0, lower_bound / unit / unit - scaled.floor - lagrangian)
+    within = terms.used <= dimensions + BUDGET_TOLERANCE * max(1.0, dimensions)
+    if within and lagrangian + proved > terms.loss + 1e-9 * (terms.loss + price * budget):
+        reached = (terms.loss + scaled.floor) * unit * unit
+        raise ValueError(f"lower_bound must be at most the loss of these capacities, {reached:g}, got {lower_bound:g}")
     solution = Solution(capacity, terms, math.sqrt(0.5 * price), unit, proved)
     return _allocation(model, dimensions, solution, tolerance, budget)
 

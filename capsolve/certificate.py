@@ -11,7 +11,8 @@ the loss and in the gap, a wrong price in the gap, an overdrawn budget in its er
 
 Where losses are not convex, L(C) − Σ gap_i may lie below the optimum by the problem's own *duality gap*. A solver that
 proves a better bound (branch and bound, or all local optima compared) says by how much it exceeds the Lagrangian's;
-the terms are summed all the same, so that capacities other than the proved ones are still found out.
+the terms are summed all the same, so that capacities other than the proved ones are still found out. The proof itself
+is taken at its word: a search that leaves out a candidate claims too much, and no sum over features can tell.
 
 Everything here is arithmetic that numbers and arrays of numbers, one for each of many problems, have in common.
 """
@@ -254,5 +255,7 @@ STATUSES = (Status.FEASIBLE, Status.OPTIMAL, Status.INFEASIBLE)
 
 
 def _positive(x: Any) -> Any:
-    """Return max(0, x), and no negative zero."""
-    return x * (x > 0.0) + 0.0
+    """Return max(0, x), NaN for NaN."""
+    if isinstance(x, float):
+        return 0.0 if x <= 0.0 else x
+    return np.where(x <= 0.0, 0.0, x)

@@ -482,3 +482,16 @@ def test_former_names_work_and_warn():
         former = certify(mixed.model, 1.5, mixed.capacity, gap=1e-12)
     assert former.status is Status.OPTIMAL
     assert certify(mixed.model, 1.5, mixed.capacity).status is Status.FEASIBLE
+
+
+def test_a_bound_above_the_loss_is_refused():
+    model = QuadraticLoss([1.0, 1.0], 2.0)
+    for bound in (1e9, math.inf, math.nan):
+        with pytest.raises(ValueError, match="lower_bound must be"):
+            certify(model, 1.0, [0.5, 0.5], lower_bound=bound)
+
+
+def test_extremes_leave_numbers_in_the_certificate():
+    one = capsolve.solve_batch([[1e-200, 1e150]], [[1.74, 1.0]], 0.3)[0]
+    assert one.status is Status.OPTIMAL
+    assert math.isfinite(one.gap)

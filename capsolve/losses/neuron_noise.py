@@ -11,6 +11,7 @@ and a feature whose v_s is not positive is not represented at all, however many 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ import numpy as np
 from capsolve._checks import FloatArray, capacity_vector, scalar
 from capsolve.losses.model import ConvexLoss
 from capsolve.losses.quadratic import QuadraticLoss
+
+# Losses, its squares, and their sums stay finite.
+LARGEST_ROOT = 1e140
 
 
 class NeuronNoiseLoss(ConvexLoss):
@@ -61,6 +65,12 @@ class NeuronNoiseLoss(ConvexLoss):
             raise ValueError(f"kurtosis must be >= 3 for every feature, got {given.kurtosis[i]:g} at index {i}")
         self.importance, self.kurtosis = given.importance, given.kurtosis
         self.noise = scalar("noise", noise, low=0.0)
+        largest = float(np.max(self.importance * np.sqrt(self.kurtosis - 1.0)))
+        if not largest < LARGEST_ROOT:
+            raise ValueError(
+                f"importance × √(kurtosis − 1) must be below {LARGEST_ROOT:g}, got {largest:g}; divide all importances "
+                "by a common factor and the noise by its root"
+            )
         self._effective = QuadraticLoss(
             np.maximum(0.0, given.importance - 2.0 * self.noise**2 / (given.kurtosis - 1.0)), given.kurtosis
         )
@@ -88,6 +98,12 @@ class NeuronNoiseLoss(ConvexLoss):
     def response(self, price: float) -> FloatArray:
         """Return the capacities at which marginal values are the price, shape (n,)."""
         return self._effective.response(price)
+
+    def normalised(self, capacity: FloatArray) -> tuple[NeuronNoiseLoss, float]:
+        """Return an equivalent model whose loss is of order n at ``capacity``, and the unit of its importances."""
+        unit = self._effective.normalised(capacity_vector(capacity, self.features))[1]
+        scaled = NeuronNoiseLoss(self.importance / unit, self.kurtosis, self.noise / math.sqrt(unit))
+        return scaled, unit
 
     def squared_norm(self, capacity: Any) -> FloatArray:
         """Return the best |w_i|² at the given capacities, shape (n,)."""

@@ -165,7 +165,8 @@ def feature_terms(
     convex = xp.where(v >= scale, to_full, xp.where(first <= 2.0 * scale, to_empty, parabola))
     tangent = xp.maximum(c * (price - marginal), empty * (marginal - price))
     gap = xp.where(k < 3.0, xp.maximum(to_empty, to_full), xp.minimum(convex, tangent))
-    return FeatureTerms((chord if target is None else _capped(target * w, HUGE, xp)) * empty, marginal, gap)
+    per_capacity = chord if target is None else _capped(_capped(target, HUGE, xp) * w, HUGE, xp)
+    return FeatureTerms(per_capacity * empty, marginal, gap)
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)

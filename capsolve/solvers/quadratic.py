@@ -178,7 +178,7 @@ def solve_columns(v: FloatArray, k: FloatArray, dimensions: FloatArray, bias: bo
     effective = v if bias else v + trace_of(v, k, capacity, column_sum) / (k - 1.0)
     unit = np.ldexp(1.0, np.where(scale > 0.0, np.minimum(np.frexp(scale)[1], 1023), 0))
     multiplier = scale / unit
-    each = feature_terms(effective / unit, k, capacity, multiplier, target=v / unit)
+    each = feature_terms(effective / unit, k, capacity, multiplier, target=None if bias else v / unit)
     terms = certificate_terms(capacity, each.loss, each.marginal, each.lagrangian_gap, total=column_sum)
     square = np.square(multiplier)
     allowance = budget_rounding(price * square, budget)

@@ -15,6 +15,9 @@ from capsolve._checks import EPS
 from capsolve.certificate import Solution, model_terms
 from capsolve.losses.model import LossModel
 
+# Prices below would lose their digits.
+TINIEST = float(np.finfo(float).tiny)
+
 
 def solve_separable(model: LossModel, dimensions: float) -> Solution:
     """Minimise L(C) subject to Σ C_i ≤ dimensions and 0 ≤ C_i ≤ 1 for a convex loss.
@@ -47,7 +50,7 @@ def _bracket(model: LossModel, dimensions: float) -> tuple[float, float]:
     def affordable(price: float) -> bool:
         return float(np.sum(model.response(price))) <= dimensions
 
-    high = float(np.max(model.average_gain(np.zeros(model.features))))
+    high = max(float(np.max(model.average_gain(np.zeros(model.features)))), TINIEST)
     while not affordable(high):  # a response that still takes something at the largest marginal value, by rounding
         high *= 1.0 + 4.0 * EPS
     low, step = 0.5 * high, 0.5

@@ -114,3 +114,15 @@ def test_tables_and_figures_take_it():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         NeuronNoiseLoss(*arguments)
+
+
+def test_importances_of_any_size():
+    tiny = allocate(NeuronNoiseLoss([1e-200, 1e-201, 0.0], 9.0, 0.0), 0)
+    assert tiny.capacity.sum() == 0.0
+    large = allocate(NeuronNoiseLoss([1e120, 1e119, 1.0], 9.0, 0.1), 1.5)
+    assert large.status is Status.OPTIMAL
+    judged = certify(large.model, 1.5, large.capacity)
+    assert judged.status is Status.OPTIMAL
+    assert judged.loss == pytest.approx(large.loss, rel=1e-12)
+    with pytest.raises(ValueError, match="divide all importances"):
+        NeuronNoiseLoss([1e200, 1.0, 1.0], 9.0, 0.1)
