@@ -470,7 +470,6 @@ def _allocation(
         multiplier=2.0 * solution.multiplier * solution.multiplier,
         unit=unit,
         proved=solution.proved,
-        allowance=solution.allowance,
         floor=model.floor / unit / unit if model.floor else 0.0,  # the unit may underflow
     )
     read_only(solution.capacity)

@@ -186,7 +186,7 @@ def solve_batch(
             "importance, kurtosis and dimensions must broadcast: "
             f"their leading shapes are {v.shape[:-1]}, {k.shape[:-1]} and {budget.shape}"
         ) from None
-    _refuse_overflow(v, k)
+    _raise_on_overflow(v, k)
     v, k = np.broadcast_to(v, (*shape, n)), np.broadcast_to(k, (*shape, n))
     budget = np.broadcast_to(budget, shape)
     batch = _solve(v.reshape(-1, n), k.reshape(-1, n), budget.reshape(-1), bias)
@@ -195,7 +195,7 @@ def solve_batch(
     return AllocationBatch(v, k, budget, bias=bias, tolerance=tolerance, **arrays)
 
 
-def _refuse_overflow(v: FloatArray, k: FloatArray) -> None:
+def _raise_on_overflow(v: FloatArray, k: FloatArray) -> None:
     """Raise a `ValueError` where `QuadraticLoss` would."""
     with np.errstate(over="ignore"):
         if v.max(initial=0.0) * k.max(initial=1.0) * v.shape[-1] < np.finfo(float).max:
@@ -229,7 +229,6 @@ def _solve(v: FloatArray, k: FloatArray, budget: FloatArray, bias: bool) -> dict
                 multiplier=2.0 * np.square(found.multiplier),
                 unit=found.unit,
                 proved=found.proved,
-                allowance=found.allowance,
             )
         for name, values in certificate._asdict().items():
             answer[name][block] = values

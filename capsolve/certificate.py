@@ -11,8 +11,9 @@ the loss and in the gap, a wrong price in the gap, an overdrawn budget in its er
 
 Where losses are not convex, L(C) − Σ gap_i may lie below the optimum by the problem's own *duality gap*. A solver that
 proves a better bound (branch and bound, or all local optima compared) says by how much it exceeds the Lagrangian's;
-the terms are summed all the same, so that capacities other than the proved ones are still found out. The proof itself
-is taken at its word: a search that leaves out a candidate claims too much, and no sum over features can tell.
+the terms are summed all the same, so that capacities other than the proved ones are still found out. No sum over
+features can tell whether a search has left out a candidate: each solver checks, apart from its search, what its proof
+rests on (`capsolve.solvers.fractional`), and claims nothing beyond the Lagrangian bound where that does not hold.
 
 Everything here is arithmetic that numbers and arrays of numbers, one for each of many problems, have in common.
 """
@@ -83,8 +84,7 @@ class Solution:
     """Capacities, and what a solver has found out about them; importances count in ``unit``, losses in its square.
 
     The terms are those of all features at these capacities, for the price 2 · ``multiplier``². ``proved`` is by how
-    much a lower bound that the solver has proved exceeds the Lagrangian bound at that price, and ``allowance`` what
-    some ulps of the budget are worth at the optimum, see `budget_rounding`.
+    much a lower bound that the solver has proved exceeds the Lagrangian bound at that price.
     """
 
     capacity: Any
@@ -93,7 +93,6 @@ class Solution:
     unit: float = 1.0
     proved: float = 0.0
     nodes: int = 1
-    allowance: float = 0.0
 
 
 def certificate_terms(
@@ -186,7 +185,6 @@ def certify_terms(
     multiplier: Any,
     unit: Any = 1.0,
     proved: Any = 0.0,
-    allowance: Any = 0.0,
     floor: Any = 0.0,
 ) -> Certificate:
     """Return the certificate of capacities with these terms.
@@ -205,9 +203,7 @@ def certify_terms(
         In which the terms count importances; of losses and prices its square is the unit.
     proved
         By how much a proved lower bound exceeds the Lagrangian bound at λ: the duality gap of a problem that is not
-        convex.
-    allowance
-        How much of the excess over the bound is the budget's rounding and none of the answer's: not counted as a gap.
+        convex. Where there is such a bound, `budget_rounding` is not counted as a gap.
     floor
         The loss that the terms count from: a lower bound for an unlimited budget.
     """
@@ -216,6 +212,8 @@ def certify_terms(
     size = terms.loss + multiplier * budget
     rounding = (8.0 + math.log2(features)) * EPS * size
     excess = _positive(terms.lagrangian_gap + multiplier * _positive(budget - used) - proved) + rounding
+    active = terms.min_marginal_active
+    allowance = budget_rounding(active * (active < price) + price * (active >= price), dimensions) * (proved > 0.0)
     unit = unit * 1.0
     return Certificate(
         price=price * unit * unit,
@@ -229,10 +227,10 @@ def certify_terms(
 
 
 def budget_rounding(price: Any, dimensions: Any) -> Any:
-    """Return what 16 ulps of the budget are worth at the price of the optimum, which the solver knows.
+    """Return what 16 ulps of the budget are worth at the marginal value of the features that could change.
 
-    Capacities cannot spend a budget more exactly. Where the relaxation's price is smaller by orders of magnitude (κ
-    close to 1), that is much beside the terms of its Lagrangian.
+    Capacities cannot spend a budget more exactly. Where the relaxation's price is smaller than that of the optimum by
+    orders of magnitude (κ close to 1), that is much beside the terms of its Lagrangian.
     """
     return 16.0 * EPS * price * (1.0 + _positive(dimensions - 1.0))
 

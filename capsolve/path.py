@@ -99,7 +99,7 @@ def capacity_path(
     at_least("dimensions", budgets, 0.0)
     tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
     if model.bias and model.convex and model.demand > 0.0:
-        scale, loss, _ = ValueFunction.of(response_curve(model.importance, model.kurtosis)).at(budgets)
+        scale, loss = ValueFunction.of(response_curve(model.importance, model.kurtosis)).at(budgets)
         with np.errstate(over="ignore"):
             price = 2.0 * np.square(scale)
     else:

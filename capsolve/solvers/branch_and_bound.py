@@ -84,10 +84,8 @@ def branch_and_bound(
             break
         heapq.heappop(heap)
         halves = list(split())
-        if not halves:
-            unsplit = min(unsplit, bound)
-        for node in halves:
-            half = relax(node)
+        unsplit = unsplit if halves else min(unsplit, bound)
+        for half in map(relax, halves):
             nodes += 1
             if half is None:
                 continue

@@ -13,6 +13,10 @@ marginal values are 2τ² where it is stationary; c and the total S of the other
 is the equation c_j(u) + S(u) = what is left: at most one root for each j between two knots of G. All these points, with
 the knots and the ends of the interval of c, are the candidates; the best is the global optimum.
 
+What this rests on is checked apart from the search, over all features of the problem: that the relaxation spends the
+budget at the price it is given for (`_spends`), and that every concave feature was compared, or one that is at least as
+good wherever it is fractional (`_covered`). Otherwise no bound beyond the Lagrangian's is claimed.
+
 Arrays are laid out (n, m), features first, or (n, candidates, m).
 """
 
@@ -45,7 +49,6 @@ class Fractional(NamedTuple):
     scale: FloatArray
     correction: FloatArray
     duality_gap: FloatArray
-    price: FloatArray  # of the optimum, in squares of the relaxation's scale
 
 
 def solve_fractional(
@@ -69,54 +72,52 @@ def solve_fractional(
         others = others.take(~concave[:, 0])
     left = np.maximum(0.0, budget - saturated)
 
-    fraction, trader, adding, duality_gap = _best(some_v, some_k, others, left, scale, saturated)
+    fraction, fractional, adding, duality_gap = _best(some_v, some_k, others, left, scale, saturated)
     position = np.arange(len(rows))[:, None]
     shares = np.where(position < saturated + ~adding, 1.0, 0.0)
     column = np.arange(budget.size)
-    shares[trader, column] = 0.0
-    filling = _spread(others, left - fraction)
-    rest = _at_equal_price(others, filling, some_v[trader, column] * scale, some_k[trader, column], fraction)
+    shares[fractional, column] = 0.0
+    relaxation = _spread(others, left - fraction)
+    rest = _at_equal_price(others, relaxation, some_v[fractional, column] * scale, some_k[fractional, column], fraction)
     exact = np.clip(budget - column_sum(shares) - column_sum(rest), 0.0, 1.0)
     final = np.where((fraction > 0.0) & (fraction < 1.0), exact, fraction)
-    shares[trader, column] = final
+    shares[fractional, column] = final
     # The candidate is known to some ulps of the budget, and its value to as many times its marginal value.
-    of_trader = some_v[trader, column], some_k[trader, column]
+    its_own = some_v[fractional, column], some_k[fractional, column]
     moved = np.where(np.abs(final - fraction) <= 16.0 * EPS * np.maximum(1.0, budget), final - fraction, 0.0)
-    before, after = (of_trader[0] * ratio(of_trader[1], c) for c in (fraction, fraction + moved))
+    before, after = (its_own[0] * ratio(its_own[1], c) for c in (fraction, fraction + moved))
     duality_gap = np.maximum(0.0, duality_gap - 0.5 * before * after * moved)  # f(a) − f(b) = −½ w(a) w(b) (a − b)
-    price = np.maximum(
-        2.0 * np.square(filling.scale / scale), np.where((final > 0.0) & (final < 1.0), 0.5 * after * after, 0.0)
-    )
+    duality_gap = np.where(_spends(curve, concave, budget, scale), duality_gap, 0.0)
 
     capacity = np.zeros_like(v)
     capacity[~concave] = rest.ravel() if len(rest) < len(v) else rest[~concave]
     mine = np.take_along_axis(concave, rows, axis=0)
     np.put_along_axis(capacity, rows, np.where(mine, shares, np.take_along_axis(capacity, rows, axis=0)), axis=0)
-    return Fractional(capacity, filling.scale, filling.correction, duality_gap, price)
+    return Fractional(capacity, relaxation.scale, relaxation.correction, duality_gap)
 
 
 def _spread(others: ResponseCurve, budget: FloatArray) -> WaterFilling:
-    filling = solve_knapsack(others, budget)
+    relaxation = solve_knapsack(others, budget)
     # The price jumps where a feature becomes full, and the root may lie some ulps beside that point.
     width = others.width
-    capacity = np.where(filling.capacity > (1.0 - 1e-13) * width, width, filling.capacity)
-    return filling._replace(capacity=capacity)
+    capacity = np.where(relaxation.capacity > (1.0 - 1e-13) * width, width, relaxation.capacity)
+    return relaxation._replace(capacity=capacity)
 
 
 def _at_equal_price(
-    others: ResponseCurve, filling: WaterFilling, v: FloatArray, k: FloatArray, fraction: FloatArray
+    others: ResponseCurve, relaxation: WaterFilling, v: FloatArray, k: FloatArray, fraction: FloatArray
 ) -> FloatArray:
     """Return the capacities of the others at the marginal value of the fractional feature, as far as rounding goes.
 
     What is left of the budget is known to an ulp of it, which is much for a small capacity of a large kurtosis: those
     can have the accuracy of the price instead.
     """
-    inside = (fraction > 0.0) & (fraction < 1.0) & (filling.scale > 0.0)
+    inside = (fraction > 0.0) & (fraction < 1.0) & (relaxation.scale > 0.0)
     price = np.where(inside, 0.5 * v * ratio(k, np.where(inside, fraction, 0.0)), 1.0)
     with np.errstate(over="ignore", under="ignore"):
         there = others.at(np.where(price > 0.0, price, 1.0))
-    near = inside & (np.abs(there - filling.capacity) <= 1e-12)
-    capacity: FloatArray = np.where(near, there, filling.capacity)
+    near = inside & (np.abs(there - relaxation.capacity) <= 1e-12)
+    capacity: FloatArray = np.where(near, there, relaxation.capacity)
     return capacity
 
 
@@ -131,12 +132,16 @@ def _best(
     whole_loss = np.square(v) * (k - 1.0)  # of a feature without capacity
     concave = k < 3.0
     following = np.take_along_axis(whole_loss, saturated[None], axis=0)[0]
-    best = _Best(np.full(m, np.inf), np.zeros(m), np.zeros(m, dtype=np.intp), np.ones(m, dtype=np.bool_))
+    proved = True
+    best = Incumbent(np.full(m, np.inf), np.zeros(m), np.zeros(m, dtype=np.intp), np.ones(m, dtype=np.bool_))
     step = max(1, TABLE // (8 * max(1, len(others.enter)) * min(len(v), 64)))
     for part in (slice(i, i + step) for i in range(0, m, step)):
         some = others if m == 1 else ResponseCurve(*(a[:, part] for a in others))
         candidates = _Candidates.of(some, left[part], scale[part])
-        rows = np.arange(len(v)) if m > 1 else _contenders(k[:, 0], int(saturated[0]))
+        rows = np.arange(len(v))
+        if m == 1:
+            rows = candidate_features(k[:, 0], int(saturated[0]))
+            proved = proved and _covered(rows, np.where(concave, k, 0.0)[:, 0], int(saturated[0]))
         block = max(1, TABLE // (2 * candidates.fraction.size))
         here: Any
         for chosen in (rows[i : i + block] for i in range(0, rows.size, block)):
@@ -159,15 +164,15 @@ def _best(
             best.improve(part, chosen, c, kept, adding=True)
             best.improve(part, chosen, c, gone, adding=False)
         best.value[part] += candidates.constant - np.where(candidates.from_full, following[part], 0.0)
-    return best.fraction, best.trader, best.adding, np.maximum(0.0, best.value)
+    return best.fraction, best.fractional, best.adding, np.maximum(0.0, best.value if proved else 0.0 * best.value)
 
 
-class _Best(NamedTuple):
+class Incumbent(NamedTuple):
     """The best candidate so far of each column; of equals, that which leaves more to features of lower index."""
 
     value: FloatArray
     fraction: FloatArray
-    trader: IntArray
+    fractional: IntArray
     adding: BoolArray
 
     def improve(self, part: slice, rows: IntArray, c: FloatArray, value: FloatArray, adding: bool) -> None:
@@ -181,7 +186,7 @@ class _Best(NamedTuple):
         better = (found < self.value[part]) | equal
         self.value[part] = np.where(better, found, self.value[part])
         self.fraction[part] = np.where(better, c[i, at[i, column], column], self.fraction[part])
-        self.trader[part] = np.where(better, rows[i], self.trader[part])
+        self.fractional[part] = np.where(better, rows[i], self.fractional[part])
         self.adding[part] = np.where(better, adding, self.adding[part])
 
 
@@ -192,9 +197,9 @@ class _Candidates(NamedTuple):
     is ``cost`` there, but for what is the same for all. ``constant`` makes the sum of f_j(c) − f_j(0) and the cost the
     duality gap.
 
-    Where much is left (``from_full``, (m,)) losses are counted from where all that is left is spent, else from where
-    nothing is: so the differences between candidates are accurate where hardly a feature is not full, and where hardly
-    one is not empty.
+    Losses of the others are counted from where they have all that is left, so that the differences between candidates
+    are accurate however much first bits save. Those of the fractional feature are counted from where it is full where
+    much is left (``from_full``, (m,)), else from where it is empty.
     """
 
     fraction: FloatArray
@@ -209,23 +214,20 @@ class _Candidates(NamedTuple):
         """Return the candidates that do not depend on which feature is fractional."""
         function = ValueFunction.of(others)
         with np.errstate(over="ignore"):
-            losses = (losses / scale / scale for losses in (function.loss, function.saved))
-            function = ValueFunction(function.dimensions, function.scale / scale, *losses)
+            function = function._replace(scale=function.scale / scale).until(left)
         ends = np.stack([np.maximum(0.0, left - function.dimensions[-1]), np.minimum(1.0, left)])
         # The Lagrangian bound of the others: at the relaxation's price they use what their curves say.
         taken = column_sum(others.at(scale))
-        from_full = left > 0.5
-        _, loss, saved = function.at(np.concatenate([left - ends, taken[None]]))
-        at_ends, at_price = np.split(np.where(from_full, loss, -saved), [2])
+        _, loss = function.at(np.minimum(left, np.concatenate([left - ends, taken[None]])))
+        at_ends, at_price = np.split(loss, [2])
         if left.size == 1:  # only knots within one dimension of what is left can matter, and their neighbours
             first, last = np.searchsorted(function.dimensions[:, 0], [left[0] - 1.0, left[0]], side="right")
             function = ValueFunction(*(part[max(0, first - 2) : last + 1] for part in function))
         at_knots = left - function.dimensions
         possible = (at_knots >= 0.0) & (at_knots <= 1.0)
         fraction = np.concatenate([ends, np.clip(at_knots, 0.0, 1.0)])
-        at_knots = np.where(from_full, function.loss, -function.saved)
-        cost = np.concatenate([at_ends, np.where(possible, at_knots, np.inf)])
-        return cls(fraction, cost, function, left, 2.0 * (left - taken) - at_price[0], from_full)
+        cost = np.concatenate([at_ends, np.where(possible, function.loss, np.inf)])
+        return cls(fraction, cost, function, left, 2.0 * (left - taken) - at_price[0], left > 0.5)
 
     def of_features(self, v: FloatArray, k: FloatArray, concave: BoolArray) -> tuple[FloatArray, FloatArray]:
         """Return fractions (n, candidates, m) of some features, and the loss of the others there, infinite for none."""
@@ -239,13 +241,12 @@ class _Candidates(NamedTuple):
     def _roots(self, v: FloatArray, k: FloatArray, concave: BoolArray) -> tuple[FloatArray, FloatArray]:
         """Return where marginal values are equal, one candidate for each feature and each piece between two knots."""
         knots, left = self.knots, self.left
-        near, far, begin, end, last, saved = (
+        near, far, begin, end, last = (
             knots.scale[:-1],
             knots.scale[1:],
             knots.dimensions[:-1],
             knots.dimensions[1:],
             knots.loss[1:],
-            knots.saved[:-1],
         )
         first, final = (v * (0.5 * (k - 1.0)))[:, None], v[:, None]  # scales at which c is 0 and 1
         high, low = np.minimum(near, final), np.maximum(far, first)
@@ -264,13 +265,11 @@ class _Candidates(NamedTuple):
             scale, _ = interpolate_scale(high, low, part)
             taken = np.clip(total_high + part * (total_low - total_high), begin, end)
             c = np.where(there, np.clip(left - taken, 0.0, 1.0), 0.0)
-            remaining = last + 2.0 * (end - taken) * scale * far
-            spent = saved + 2.0 * (taken - begin) * near * scale
-            cost = np.where(there, np.where(self.from_full, remaining, -spent), np.inf)
+            cost = np.where(there, last + 2.0 * (end - taken) * scale * far, np.inf)
         return c, cost
 
 
-def _contenders(k: FloatArray, saturated: int) -> IntArray:
+def candidate_features(k: FloatArray, saturated: int) -> IntArray:
     """Return the positions of concave features that may be the fractional one, of features sorted by what they save.
 
     To have a part only, a feature of more kurtosis is better: it must have more than all that come closer to the edge
@@ -280,6 +279,30 @@ def _contenders(k: FloatArray, saturated: int) -> IntArray:
     later = np.flatnonzero(beyond > np.concatenate([[0.0], np.maximum.accumulate(beyond)[:-1]]))
     earlier = np.flatnonzero(within > np.concatenate([[0.0], np.maximum.accumulate(within)[:-1]]))
     return np.concatenate([saturated - earlier[:0:-1], saturated + later])
+
+
+def _covered(rows: IntArray, k: FloatArray, saturated: int) -> bool:
+    """Return whether each feature is among the rows, or one that is no worse with a part only.
+
+    With the fraction c a feature saves its chord v²(κ−1) times ½(κ−1)c / (1 − c + ½(κ−1)c), which grows with κ. So of
+    those that follow the saturated ones, one with at least the chord and the kurtosis of another is as good; of the
+    saturated, whose last part is given up, one with at most the chord and at least the kurtosis.
+    """
+    compared = np.zeros(k.size)
+    compared[rows] = k[rows]
+    sides = (slice(saturated, None), slice(saturated, None, -1))
+    return all(bool((np.maximum.accumulate(compared[side]) >= k[side]).all()) for side in sides)
+
+
+def _spends(curve: ResponseCurve, concave: BoolArray, budget: FloatArray, scale: FloatArray) -> BoolArray:
+    """Return whether the capacities of the convex relaxation can sum to the budget at this scale, for each column."""
+    total = []
+    for end in (scale * (1.0 + 8.0 * EPS), scale * (1.0 - 8.0 * EPS)):  # where the concave features jump
+        convex = np.where(concave, 0.0, curve.at(end))
+        total.append(column_sum(convex) + np.count_nonzero(concave & (curve.full >= end), axis=0))
+    rounding = 64.0 * EPS * np.maximum(1.0, budget)
+    holds: BoolArray = (total[0] - rounding <= budget) & (budget <= total[1] + rounding)
+    return holds
 
 
 def _change(v: FloatArray, k: FloatArray, c: FloatArray, from_full: BoolArray) -> FloatArray:

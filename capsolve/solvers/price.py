@@ -47,8 +47,8 @@ def solve_knapsack(curve: ResponseCurve, budget: FloatArray) -> WaterFilling:
     gains = curve.enter > 0.0
     width = np.where(gains, curve.width, 0.0)
     spare = budget - column_sum(width)
-    rich = spare >= 0.0
-    if rich.all():
+    abundant = spare >= 0.0
+    if abundant.all():
         return _spend_spare(curve, width, spare)
 
     column = np.arange(budget.size)
@@ -84,11 +84,11 @@ def solve_knapsack(curve: ResponseCurve, budget: FloatArray) -> WaterFilling:
         base, target = (np.where(tie, below, above), np.where(tie, above, end)) if tie.any() else (above, end)
         capacity = base + np.minimum(part, 1.0) * (target - base)
         inside, correction = interpolate_scale(scale, following, part)
-    filling = WaterFilling(capacity, np.where(tie, scale, inside), np.where(tie, 0.0, correction), jumping)
-    if rich.any():
+    relaxation = WaterFilling(capacity, np.where(tie, scale, inside), np.where(tie, 0.0, correction), jumping)
+    if abundant.any():
         spent = _spend_spare(curve, width, spare)
-        filling = WaterFilling(*(np.where(rich, a, b) for a, b in zip(spent, filling, strict=True)))
-    return filling
+        relaxation = WaterFilling(*(np.where(abundant, a, b) for a, b in zip(spent, relaxation, strict=True)))
+    return relaxation
 
 
 def _spend_spare(curve: ResponseCurve, width: FloatArray, spare: FloatArray) -> WaterFilling:
@@ -106,28 +106,28 @@ def interpolate_scale(near: Any, far: Any, part: Any) -> tuple[Any, Any]:
 
 
 def resolve_ties(
-    filling: WaterFilling, kurtosis: FloatArray, budget: FloatArray
+    relaxation: WaterFilling, kurtosis: FloatArray, budget: FloatArray
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
     """Return the capacities with ties resolved, and for each column how many tied features with κ < 3 are saturated ...
 
     ... and whether the budget ends inside the next of them. Of features tied at the price, those with κ < 3 are
     saturated in the order of their index, the rest goes to those with κ = 3 equally.
     """
-    capacity, concave = filling.capacity, kurtosis < 3.0
-    tied = filling.jumping & concave
+    capacity, concave = relaxation.capacity, kurtosis < 3.0
+    tied = relaxation.jumping & concave
     whole, inside = np.zeros_like(budget), np.zeros(budget.shape, dtype=np.bool_)
     some = np.flatnonzero(tied.any(axis=0))
     if some.size == 0:
         return capacity, whole, inside
-    linear = (filling.jumping & ~concave)[:, some]
+    linear = (relaxation.jumping & ~concave)[:, some]
     tied, chosen = tied[:, some], capacity[:, some]
     left = budget[some] - column_sum(np.where(tied | linear, 0.0, chosen))  # exact where the others are 0 or 1
-    takers = np.count_nonzero(linear, axis=0)
+    sharing = np.count_nonzero(linear, axis=0)
     rounding = 8.0 * EPS * budget[some]
     whole[some] = np.minimum(np.floor(left + rounding), np.count_nonzero(tied, axis=0))
     rest = np.maximum(0.0, left - whole[some])
-    inside[some] = rest > takers
+    inside[some] = rest > sharing
     chosen = np.where(tied, np.cumsum(tied, axis=0) <= whole[some], chosen)
     capacity = capacity.copy()
-    capacity[:, some] = np.where(linear, rest / np.maximum(takers, 1), chosen)
+    capacity[:, some] = np.where(linear, rest / np.maximum(sharing, 1), chosen)
     return capacity, whole, inside

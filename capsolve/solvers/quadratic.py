@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from capsolve._checks import EPS, FloatArray
-from capsolve.certificate import CertificateTerms, Solution, budget_rounding, certificate_terms
+from capsolve.certificate import CertificateTerms, Solution, certificate_terms
 from capsolve.losses.quadratic import (
     QuadraticLoss,
     ResponseCurve,
@@ -60,16 +60,16 @@ class Route:
 SCALAR = Route("plain numbers", scalar=True)
 NUMPY = Route("NumPy")
 # Up to so many features plain Python is faster than NumPy.
-FEW = 100
+SCALAR_FEATURES = 100
 # From so many on compiled passes save more time than it takes to import Numba within a few calls.
-MANY = 100_000
+COMPILED_FEATURES = 100_000
 
 
 def route_for(features: int) -> Route:
     """Return the fastest route for NumPy arrays of so many features."""
-    if features <= FEW:
+    if features <= SCALAR_FEATURES:
         return SCALAR
-    return compiled_route() or NUMPY if features >= MANY else NUMPY
+    return compiled_route() or NUMPY if features >= COMPILED_FEATURES else NUMPY
 
 
 @functools.cache
@@ -87,7 +87,7 @@ def solve_quadratic(model: QuadraticLoss, dimensions: float, route: Route | None
     """Minimise L(C) subject to Σ C_i ≤ dimensions and 0 ≤ C_i ≤ 1.
 
     Where the optimum is not unique (features tied at the final price whose losses are linear or concave), those
-    with κ < 3 are served first, whole, in the order of their index; those with κ = 3 share the rest equally.
+    with κ < 3 are saturated first, whole, in the order of their index; those with κ = 3 share the rest equally.
     """
     route = route or route_for(model.features)
     if model.bias:
@@ -96,8 +96,8 @@ def solve_quadratic(model: QuadraticLoss, dimensions: float, route: Route | None
         return solve_source(route.source(*model.given), dimensions, route)
     found = solve_columns(model.importance[:, None], model.kurtosis[:, None], np.array([dimensions]), bias=False)
     terms = CertificateTerms(*(part[0].item() for part in found.terms))
-    multiplier, unit, proved, allowance = (float(part[0]) for part in found[2:])
-    return Solution(found.capacity[:, 0], terms, multiplier, unit, proved, allowance=allowance)
+    multiplier, unit, proved = (float(part[0]) for part in found[2:])
+    return Solution(found.capacity[:, 0], terms, multiplier, unit, proved)
 
 
 def whole_budget(dimensions: Any) -> Any:
@@ -139,9 +139,7 @@ def solve_source(source: Source, dimensions: float, route: Route = NUMPY) -> Sol
         scaled = solve_source(source.scaled(factor), dimensions, route)
         return replace(scaled, unit=scaled.unit / factor)
     capacity, terms = source.write(point.answer, point.unit)
-    return Solution(
-        capacity, terms, point.answer.multiplier / point.unit, point.unit, point.proved, allowance=point.allowance
-    )
+    return Solution(capacity, terms, point.answer.multiplier / point.unit, point.unit, point.proved)
 
 
 class Columns(NamedTuple):
@@ -152,7 +150,6 @@ class Columns(NamedTuple):
     multiplier: FloatArray
     unit: FloatArray
     proved: FloatArray
-    allowance: FloatArray
 
 
 @np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")  # infinities at the limits are intended
@@ -168,36 +165,34 @@ def solve_columns(v: FloatArray, k: FloatArray, dimensions: FloatArray, bias: bo
     optimise = _with_bias if bias else _without_bias
     scarce = budget < np.count_nonzero(v, axis=0)
     if scarce.all():
-        capacity, scale, gap, price = optimise(v, k, budget)
+        capacity, scale, gap = optimise(v, k, budget)
     else:
         capacity = np.where(v > 0.0, 1.0, 0.0)
-        scale, gap, price = np.zeros((3, budget.size))
+        scale, gap = np.zeros((2, budget.size))
         if scarce.any():
             found = optimise(v[:, scarce], k[:, scarce], budget[scarce])
-            capacity[:, scarce], scale[scarce], gap[scarce], price[scarce] = found
+            capacity[:, scarce], scale[scarce], gap[scarce] = found
     effective = v if bias else v + trace_of(v, k, capacity, column_sum) / (k - 1.0)
     unit = np.ldexp(1.0, np.where(scale > 0.0, np.minimum(np.frexp(scale)[1], 1023), 0))
     multiplier = scale / unit
     each = feature_terms(effective / unit, k, capacity, multiplier, target=None if bias else v / unit)
     terms = certificate_terms(capacity, each.loss, each.marginal, each.lagrangian_gap, total=column_sum)
-    square = np.square(multiplier)
-    allowance = budget_rounding(price * square, budget)
-    return Columns(capacity, terms, multiplier, unit / factor, gap * square, allowance)
+    return Columns(capacity, terms, multiplier, unit / factor, gap * np.square(multiplier))
 
 
 def _with_bias(v: FloatArray, k: FloatArray, budget: FloatArray) -> tuple[FloatArray, ...]:
-    """Return capacities, the τ of the convex relaxation, duality gap and price of the optimum in squares of that."""
+    """Return capacities, the τ of the convex relaxation, and the duality gap in squares of that."""
     curve = response_curve(v, k)
-    filling = solve_knapsack(curve, budget)
-    capacity, whole, ends_inside = resolve_ties(filling, k, budget)
-    gap, price = np.zeros((2, budget.size))
+    relaxation = solve_knapsack(curve, budget)
+    capacity, whole, ends_inside = resolve_ties(relaxation, k, budget)
+    gap = np.zeros(budget.size)
     inside = np.flatnonzero(ends_inside)
     if inside.size:
         curves = ResponseCurve(*(part[:, inside] for part in curve))
-        given = v[:, inside], k[:, inside], curves, budget[inside], filling.scale[inside], whole[inside]
+        given = v[:, inside], k[:, inside], curves, budget[inside], relaxation.scale[inside], whole[inside]
         found = solve_fractional(*given)
-        capacity[:, inside], gap[inside], price[inside] = found.capacity, found.duality_gap, found.price
-    return capacity, filling.scale, gap, price
+        capacity[:, inside], gap[inside] = found.capacity, found.duality_gap
+    return capacity, relaxation.scale, gap
 
 
 def _without_bias(v: FloatArray, k: FloatArray, budget: FloatArray) -> tuple[FloatArray, ...]:
@@ -208,4 +203,4 @@ def _without_bias(v: FloatArray, k: FloatArray, budget: FloatArray) -> tuple[Flo
 
     capacity = solve_saddle(v, k, respond)
     effective = v + trace_of(v, k, capacity, column_sum) / (k - 1.0)
-    return capacity, solve_knapsack(response_curve(effective, k), budget).scale, *np.zeros((2, budget.size))
+    return capacity, solve_knapsack(response_curve(effective, k), budget).scale, np.zeros(budget.size)

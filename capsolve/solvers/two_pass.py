@@ -26,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 
 from capsolve._checks import FloatArray
-from capsolve.certificate import budget_rounding
 from capsolve.losses.quadratic import ResponseCurve, response_curve
 from capsolve.solvers.fractional import solve_fractional
 from capsolve.solvers.price import resolve_ties, solve_knapsack
@@ -91,7 +90,6 @@ class PrimalDualPoint(NamedTuple):
     answer: PriceAndExceptions
     unit: float
     proved: float  # by how much a proved lower bound exceeds the Lagrangian's at the answer's multiplier
-    allowance: float = 0.0  # see `capsolve.certificate.Solution`
 
 
 class AggregateFeature(NamedTuple):
@@ -171,22 +169,24 @@ def solve_in_bracket(load_bracket: LoadBracket, dimensions: float, limits: Limit
     """Find the price and the allocation; ``load_bracket`` returns what lies in an interval, or near the price."""
     found = load_bracket(None)
     if found is None:
-        nobody = PriceAndExceptions(0.0, 0.0, 0.0, np.empty(0, dtype=np.int64), np.empty(0))
-        return PrimalDualPoint(nobody, 1.0, 0.0)
+        nothing = PriceAndExceptions(0.0, 0.0, 0.0, np.empty(0, dtype=np.int64), np.empty(0))
+        return PrimalDualPoint(nothing, 1.0, 0.0)
     wide = found.free_index.size > limits.all_free or found.fixed.high < math.inf
-    problem = _Small(shrink_bracket(found, dimensions, limits) if wide else found, dimensions)
+    problem = ReducedProblem(shrink_bracket(found, dimensions, limits) if wide else found, dimensions)
+    complete = True
     if problem.ends_inside:
         scale, whole = problem.scale, problem.whole
         for attempt in range(5):
-            interval = _missing(found, scale, whole, dimensions)
+            interval = wider_bracket(found, scale, whole, dimensions)
             if interval is None:
                 break
             found = load_bracket(interval if attempt < 3 else ScaleInterval(0.0, math.inf)) or found
-        problem = _Small(_narrow_convex(found, scale, whole, dimensions, limits), dimensions)
-    return problem.solve()
+        complete = wider_bracket(found, scale, whole, dimensions) is None
+        problem = ReducedProblem(shrink_convex(found, scale, whole, dimensions, limits), dimensions)
+    return problem.solve(complete)
 
 
-def _narrow_convex(
+def shrink_convex(
     found: BracketedProblem, scale: float, whole: float, dimensions: float, limits: Limits
 ) -> BracketedProblem:
     """Return the same with few free features of κ ≥ 3: on the scales where they share what the concave ones leave."""
@@ -212,7 +212,7 @@ def _narrow_convex(
     )
 
 
-class _Small:
+class ReducedProblem:
     """A bracketed problem as columns: its free features and, last, the one that stands for the others."""
 
     def __init__(self, found: BracketedProblem, dimensions: float) -> None:
@@ -221,25 +221,25 @@ class _Small:
         self.k = np.append(found.kurtosis, math.inf)[:, None]  # a convex one
         self.curve = found.fixed.beside(response_curve(found.importance, found.kurtosis))
         self.budget = np.array([dimensions - found.fixed.at_high])
-        self.filling = solve_knapsack(self.curve, self.budget)
-        self.capacity, saturated, inside = resolve_ties(self.filling, self.k, self.budget)
+        self.relaxation = solve_knapsack(self.curve, self.budget)
+        self.capacity, saturated, inside = resolve_ties(self.relaxation, self.k, self.budget)
         self.ends_inside, self.whole = bool(inside[0]), float(saturated[0])
         # a budget that is all that can be used in the interval, by rounding only
-        self.scale = float(self.filling.scale[0]) or found.fixed.low
+        self.scale = float(self.relaxation.scale[0]) or found.fixed.low
 
-    def solve(self) -> PrimalDualPoint:
-        scale, correction, capacity = self.scale, float(self.filling.correction[0]), self.capacity
+    def solve(self, complete: bool) -> PrimalDualPoint:
+        """Return the optimum, with a bound beyond the Lagrangian's if all candidates are known to be ``complete``."""
+        scale, correction, capacity = self.scale, float(self.relaxation.correction[0]), self.capacity
         unit = unit_of(scale)
-        multiplier, proved, allowance = scale, 0.0, 0.0
+        multiplier, proved = scale, 0.0
         if self.ends_inside:
             whole = np.array([self.whole])
             given = self.v, self.k, self.curve, self.budget, np.array([scale]), whole
-            capacity, scales, corrections, gap, price = solve_fractional(*given)
+            capacity, scales, corrections, gap = solve_fractional(*given)
             scale, correction = float(scales[0]) or self.found.fixed.low, float(corrections[0])
-            proved = float(gap[0]) * (multiplier / unit) ** 2
-            allowance = budget_rounding(float(price[0]) * (multiplier / unit) ** 2, self.dimensions)
+            proved = float(gap[0]) * (multiplier / unit) ** 2 * complete
         answer = PriceAndExceptions(scale, correction, multiplier, self.found.free_index, capacity[:-1, 0])
-        return PrimalDualPoint(answer, unit, proved, allowance)
+        return PrimalDualPoint(answer, unit, proved)
 
 
 def unit_of(scale: float) -> float:
@@ -247,12 +247,12 @@ def unit_of(scale: float) -> float:
     return math.ldexp(1.0, min(math.frexp(scale)[1], 1023)) if scale > 0.0 else 1.0
 
 
-def _missing(found: BracketedProblem, scale: float, whole: float, dimensions: float) -> ScaleInterval | None:
+def wider_bracket(found: BracketedProblem, scale: float, whole: float, dimensions: float) -> ScaleInterval | None:
     """Return a wider interval if features outside could matter for which concave feature is fractional, and how much.
 
-    Of those that are not saturated, one outside the interval saves at most 2 low² per capacity, and is no contender if
+    Of those that are not saturated, one outside the interval saves at most 2 low² per capacity, and is no candidate if
     the first bit of another saves more. Of the saturated, one outside costs at least 2 high² per capacity, and is no
-    contender if the last bit of another, worth 2v², costs less. Convex features outside are out of reach as well
+    candidate if the last bit of another, worth 2v², costs less. Convex features outside are out of reach as well
     where a concave one stands in between; else the interval must hold all budgets that they may be left with.
     """
     fixed, margin = found.fixed, found.concave_margin

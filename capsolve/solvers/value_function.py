@@ -29,14 +29,12 @@ class ValueFunction(NamedTuple):
     """Knots of L(D), in the order of growing budget, shape (q,) or (q, m) each.
 
     Between two knots 1/``scale`` is linear in ``dimensions``; where two knots have the same scale the price stays
-    constant. ``loss`` is counted from its value at the last knot, what is ``saved`` from the first: each is accurate
-    relatively where it is small.
+    constant. ``loss`` is counted from its value at the last knot.
     """
 
     dimensions: FloatArray
     scale: FloatArray
     loss: FloatArray
-    saved: FloatArray
 
     @classmethod
     def of(cls, curve: ResponseCurve) -> ValueFunction:
@@ -75,10 +73,23 @@ class ValueFunction(NamedTuple):
         dimensions += np.take_along_axis(drift, last, axis=0)
         dimensions = np.minimum.accumulate(dimensions[::-1])[::-1]  # no knot beyond a later, exact one
         loss = np.concatenate([running_sum(lost[::-1])[::-1], start])
-        return cls(dimensions, scale, loss, np.concatenate([start, running_sum(lost)]))
+        return cls(dimensions, scale, loss)
 
-    def at(self, budget: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return scale τ, loss and what is saved at budgets, shape (k,) or (k, m) each.
+    def until(self, budget: FloatArray) -> ValueFunction:
+        """Return the same up to a budget, shape (m,), with the loss counted from there.
+
+        Differences between smaller budgets are then accurate however much the first and the last bits are worth.
+        """
+        beyond = self.dimensions > budget
+        dimensions = np.minimum(self.dimensions, budget)
+        scale = np.where(beyond, self.at(budget[None])[0], self.scale)
+        width = np.diff(dimensions, axis=0)
+        lost = np.where(width > 0.0, 2.0 * width * scale[:-1] * scale[1:], 0.0)
+        loss = np.concatenate([running_sum(lost[::-1])[::-1], np.zeros_like(scale[:1])])
+        return self._replace(dimensions=dimensions, scale=scale, loss=loss)
+
+    def at(self, budget: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return scale τ and loss at budgets, shape (k,) or (k, m) each.
 
         On a knot the scale is that of a growing budget.
         """
@@ -90,7 +101,7 @@ class ValueFunction(NamedTuple):
         inside = right <= end
         right = np.minimum(right, end)
         left = np.maximum(right - 1, 0)
-        begin, stop, near, far, last, first = (
+        begin, stop, near, far, last = (
             np.take_along_axis(part, at, axis=0)
             for part, at in (
                 (self.dimensions, left),
@@ -98,7 +109,6 @@ class ValueFunction(NamedTuple):
                 (self.scale, left),
                 (self.scale, right),
                 (self.loss, right),
-                (self.saved, left),
             )
         )
         span = stop - begin
@@ -108,12 +118,7 @@ class ValueFunction(NamedTuple):
             scale, _ = interpolate_scale(near, far, part)
             # dL = −2τ² dD: a straight line where τ is constant, and in 1/τ linear otherwise.
             still = np.where(rest > 0.0, 2.0 * rest * scale * far, 0.0)
-            saved = np.where(done > 0.0, first + 2.0 * done * near * scale, first)
-        return (
-            np.where(inside, scale, 0.0),
-            np.where(inside, last + still, 0.0),
-            np.where(inside, saved, self.saved[-1]),
-        )
+        return np.where(inside, scale, 0.0), np.where(inside, last + still, 0.0)
 
 
 def _slopes(rate: FloatArray, order: IntArray) -> FloatArray:

@@ -9,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capsolve import QuadraticLoss, Status, certify, solve
+from capsolve.certificate import STATUSES, certify_terms, status_of
 from capsolve.losses.quadratic import response_curve
-from capsolve.solvers import fractional
-from capsolve.solvers.fractional import _contenders, solve_fractional
+from capsolve.solvers import fractional, quadratic, two_pass
+from capsolve.solvers.fractional import candidate_features, solve_fractional
 from capsolve.solvers.price import resolve_ties, solve_knapsack
+from capsolve.solvers.quadratic import NUMPY, solve_quadratic
+from capsolve.solvers.sources import ScaleInterval
 from tests.oracles import convex_loss, feature_loss
 from tests.routes import QUICK, ROUTES, capacity_of
 
@@ -22,10 +25,10 @@ EPS = np.finfo(float).eps
 def solved(v, k, budget):
     """Solve problems in columns, all of which must end inside a feature with κ < 3."""
     curve, budget = response_curve(v, k), np.asarray(budget, dtype=float)
-    filling = solve_knapsack(curve, budget)
-    _, whole, inside = resolve_ties(filling, k, budget)
+    relaxation = solve_knapsack(curve, budget)
+    _, whole, inside = resolve_ties(relaxation, k, budget)
     assert inside.all()
-    return solve_fractional(v, k, curve, budget, filling.scale, whole), filling.scale
+    return solve_fractional(v, k, curve, budget, relaxation.scale, whole), relaxation.scale
 
 
 def enumerated(v, k, budget):
@@ -81,7 +84,7 @@ def test_in_blocks_as_at_once(monkeypatch):
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_no_one_but_contenders_can_be_fractional(seed):
+def test_no_one_but_candidates_can_be_fractional(seed):
     rng = np.random.default_rng(seed)
     n = int(rng.integers(2, 12))
     v, k = rng.lognormal(0, 0.1, n), rng.choice([1.2, 1.5, 2.0, 2.9, *rng.uniform(1, 3, 3)], n)
@@ -95,7 +98,7 @@ def test_no_one_but_contenders_can_be_fractional(seed):
         losses,
         [feature_loss(v[j], k[j], share) - whole[saturated] if j <= saturated else np.inf for j in range(n)],
     )
-    rows = _contenders(k, saturated)
+    rows = candidate_features(k, saturated)
     assert (np.diff(rows) > 0).all()
     assert losses[rows].min() <= losses.min() + 1e-14 * whole.max()
 
@@ -106,7 +109,7 @@ def test_no_one_but_contenders_can_be_fractional(seed):
 def exact(v, k, dimensions, digits=60):
     """Return the least loss with the first feature fractional: equal marginal values or an end, in many digits.
 
-    The others have κ > 3 and nobody is full: their least loss is that of one price.
+    The others have κ > 3 and nothing is full: their least loss is that of one price.
     """
     with mpmath.workdps(digits):
         v, k, total = [mpmath.mpf(float(x)) for x in v], [mpmath.mpf(float(x)) for x in k], mpmath.mpf(dimensions)
@@ -184,6 +187,63 @@ def test_the_proved_bound_is_between_the_relaxation_and_the_optimum(seed):
         if sum(full) <= dimensions
     )
     assert allocation.lower_bound <= best * (1 + 1e-9)
+
+
+# --- a search that goes wrong must not vouch for itself ------------------------------------------------------------
+
+BROKEN = np.array([3, 2.9, 2.8, 1.7, 1.5, 1]), np.array([2.9, 2.2, 2.95, 2.5, 4, 9]), 1.5
+LEAST = 35.891553191489365
+
+
+def broken():
+    """Return loss, bound, gap and status of `BROKEN` by way of arrays."""
+    model = QuadraticLoss(*BROKEN[:2])
+    solution = solve_quadratic(model, BROKEN[2], NUMPY)
+    found = certify_terms(
+        solution.terms,
+        features=6,
+        dimensions=BROKEN[2],
+        budget=BROKEN[2],
+        multiplier=2.0 * solution.multiplier**2,
+        unit=solution.unit,
+        proved=solution.proved,
+    )
+    return found, STATUSES[int(status_of(found, solution.terms.used, BROKEN[2], 1e-9, False))]
+
+
+def test_the_search_as_it_is():
+    found, status = broken()
+    assert status is Status.OPTIMAL
+    assert found.loss == pytest.approx(LEAST, rel=1e-14)
+
+
+def test_candidates_left_out(monkeypatch):
+    monkeypatch.setattr(fractional, "candidate_features", lambda k, saturated: np.array([0]))
+    found, status = broken()
+    assert found.loss > 1.03 * LEAST
+    assert status is Status.FEASIBLE
+    assert found.lower_bound <= LEAST
+
+
+@pytest.mark.parametrize("factor", [1.1, 0.9, 1 + 1e-6, 1 - 1e-6])
+def test_a_price_beside_the_budget(monkeypatch, factor):
+    def moved(curve, budget):
+        relaxation = solve_knapsack(curve, budget)
+        return relaxation._replace(scale=relaxation.scale * factor)
+
+    for module in (fractional, quadratic, two_pass):
+        monkeypatch.setattr(module, "solve_knapsack", moved)
+    found, status = broken()
+    assert found.lower_bound <= LEAST
+    assert status is not Status.OPTIMAL or found.loss == pytest.approx(LEAST, rel=1e-9)
+
+
+def test_a_bracket_that_does_not_hold_all_candidates(monkeypatch):
+    """The bracket is looked at once more when the search has ended, and then claims nothing."""
+    monkeypatch.setattr(two_pass, "wider_bracket", lambda found, *_: ScaleInterval(*found.fixed[:2]))
+    found, status = broken()
+    assert status is Status.FEASIBLE
+    assert found.lower_bound < LEAST * (1 - 1e-4)
 
 
 # --- to the last digit ----------------------------------------------------------------------------------------------

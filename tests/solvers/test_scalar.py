@@ -29,11 +29,11 @@ def test_the_knapsack_is_that_of_arrays(problem):
     if dimensions >= sum(curve[0] > 0.0 for curve in curves):
         return
     capacity, scale, jump = solve_knapsack(curves, dimensions)
-    filling = solve_knapsack_in_arrays(response_curve(v, k).take((slice(None), None)), np.array([dimensions]))
-    np.testing.assert_allclose(capacity, filling.capacity[:, 0], rtol=0, atol=1e-14 * v.size)
-    assert scale == pytest.approx(filling.scale[0], rel=1e-14)
-    if any(jump) or filling.jumping.any():
-        np.testing.assert_array_equal(np.flatnonzero(jump), np.flatnonzero(filling.jumping[:, 0]))
+    relaxation = solve_knapsack_in_arrays(response_curve(v, k).take((slice(None), None)), np.array([dimensions]))
+    np.testing.assert_allclose(capacity, relaxation.capacity[:, 0], rtol=0, atol=1e-14 * v.size)
+    assert scale == pytest.approx(relaxation.scale[0], rel=1e-14)
+    if any(jump) or relaxation.jumping.any():
+        np.testing.assert_array_equal(np.flatnonzero(jump), np.flatnonzero(relaxation.jumping[:, 0]))
 
 
 @given(profiles(max_features=6), st.randoms(use_true_random=False), st.floats(0.01, 100.0))

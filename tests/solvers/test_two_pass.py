@@ -19,6 +19,7 @@ from capsolve.solvers.two_pass import (
     BracketedProblem,
     Limits,
     TooSmall,
+    bracket_all,
     bracket_price,
     find_root,
     sample_bracket,
@@ -269,3 +270,22 @@ def test_importances_may_span_580_orders_of_magnitude(name):
     assert allocation.status is Status.OPTIMAL
     with pytest.raises(ValueError, match="580 orders of magnitude"):
         ROUTES[name](np.append(v, 1e280), np.full(6, 1e20), 2.5)
+
+
+@np.errstate(all="ignore")
+def test_candidates_outside_the_bracket_are_fetched(kind, monkeypatch):
+    """A bracket that holds hardly more than the price leaves out features that may be fractional, or share."""
+    inside = 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        v, k = rng.lognormal(0, 0.4, 40), np.where(np.arange(40) < 38, rng.uniform(1.2, 2.99, 40), 9.0)
+        dimensions = rng.uniform(1, 20)
+        best = solve(v, k, dimensions)
+        tau = float(two_pass.ReducedProblem(bracket_all(NumPySource(v, k), dimensions, kind), dimensions).scale)
+        narrow = ScaleInterval(tau * (1 - 1e-7), tau * (1 + 1e-7))
+        monkeypatch.setattr(two_pass, "sample_bracket", lambda *_, narrow=narrow: narrow)
+        found = by(kind, v, k, dimensions, Limits(all_free=0, free=2))
+        assert found.status is Status.OPTIMAL
+        assert found.loss == pytest.approx(best.loss, rel=1e-13)
+        inside += ((k < 3) & (found.capacity > 0) & (found.capacity < 1)).any()
+    assert inside >= 5

@@ -19,7 +19,7 @@ def test_scale_and_loss_are_those_of_fifty_digits(problem):
     v, k, dimensions = problem
     if not (v > 0).any():
         return
-    scale, loss, _ = ValueFunction.of(response_curve(v, k)).at(np.array([dimensions]))
+    scale, loss = ValueFunction.of(response_curve(v, k)).at(np.array([dimensions]))
     _, tau, least = exact_convex(v, k, dimensions)
     size = least + 2 * tau**2 * min(dimensions, np.count_nonzero(v))
     if size == 0 or not 1e-290 < size < 1e290:
@@ -40,7 +40,7 @@ def test_knots_of_one_feature():
 
 def test_a_jump_is_two_knots_of_one_scale():
     function = ValueFunction.of(response_curve(np.array([2.0, 2.0]), np.array([3.0, 3.0])))
-    scale, loss, _ = function.at(np.array([0.0, 0.5, 1.0, 1.5, 2.0]))
+    scale, loss = function.at(np.array([0.0, 0.5, 1.0, 1.5, 2.0]))
     np.testing.assert_allclose(scale[:4], 2.0)
     np.testing.assert_allclose(loss, [16, 12, 8, 4, 0])
 
@@ -55,10 +55,22 @@ def test_it_falls_and_is_convex_whatever_the_spread():
     assert function.dimensions[-1] == 300.0, "where all is saturated the sum is exact"
 
 
+@pytest.mark.parametrize("largest", [1e2, 1e30])
+def test_up_to_a_budget_differences_of_the_loss_keep_their_digits(largest):
+    """With 1e30 the first bits save 1e29 times what the rest of the budget is worth."""
+    v, k = np.array([1.0, 2.0, 0.5]), np.array([largest, 9.0, 5.0])
+    function = ValueFunction.of(response_curve(v, k))
+    budgets = np.array([0.9, 1.1, 1.5])
+    _, loss = function.until(np.array(1.5)).at(budgets)
+    for budget, found in zip(budgets, loss, strict=True):
+        exact = exact_convex(v, k, budget)[2] - exact_convex(v, k, 1.5)[2]
+        assert found == pytest.approx(float(exact), rel=1e-13, abs=0)
+
+
 def test_against_bisection():
     rng = np.random.default_rng(2)
     v, k, budgets = rng.lognormal(size=30), 3 + rng.exponential(9, 30), rng.uniform(0, 30, 50)
-    _, loss, _ = ValueFunction.of(response_curve(v, k)).at(budgets)
+    _, loss = ValueFunction.of(response_curve(v, k)).at(budgets)
     np.testing.assert_allclose(loss, convex_loss(v, k, budgets), rtol=1e-9, atol=1e-9)
 
 
@@ -68,7 +80,7 @@ def test_columns_are_problems_of_their_own():
     v[:4, 1], k[:, 2], v[2:5, 3] = 0.0, 3.0, 1.0
     budgets = rng.uniform(0, 10, (5, 4))
     curve = response_curve(v, k)
-    scale, loss, _ = ValueFunction.of(curve).at(budgets)
+    scale, loss = ValueFunction.of(curve).at(budgets)
     for j in range(4):
         one = ValueFunction.of(ResponseCurve(*(part[:, j] for part in curve))).at(budgets[:, j])
         # the sums have zeros in other places

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capsolve.solvers.quadratic import MANY, solve_source
+from capsolve.solvers.quadratic import COMPILED_FEATURES, solve_source
 from capsolve.solvers.sources import NumPySource
 
 pytest.importorskip("numba")
@@ -45,7 +45,7 @@ FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
 def log_of(before="", **environment):
     """Solve in a process of its own, after ``before``; return its log when the answer is the one of NumPy."""
     rng = np.random.default_rng(0)
-    v, k = rng.lognormal(size=MANY), rng.uniform(3.5, 12.0, size=MANY)
+    v, k = rng.lognormal(size=COMPILED_FEATURES), rng.uniform(3.5, 12.0, size=COMPILED_FEATURES)
     rest = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     done = subprocess.run(
         [sys.executable, "-c", before + CHILD],
@@ -58,7 +58,7 @@ def log_of(before="", **environment):
     )
     log = done.stderr.decode()
     assert done.returncode == 0, log
-    expected = solve_source(NumPySource(v, k), MANY / 10).capacity
+    expected = solve_source(NumPySource(v, k), COMPILED_FEATURES / 10).capacity
     # The prices agree to the rounding of sums over 10^5 features, pairwise and in blocks, some 1e-14; and a capacity
     # C ≤ 1 has dC / d log τ = −v (κ − 1) / (τ (κ − 3)), at most (κ − 1) / (κ − 3) ≤ 5.
     np.testing.assert_allclose(np.frombuffer(done.stdout), expected, rtol=0.0, atol=1e-12)
