@@ -21,13 +21,14 @@ from capsolve.certificate import (
     Solution,
     Status,
     certify_terms,
+    lagrangian_excess,
     model_terms,
     status_of,
 )
 from capsolve.losses.model import LossModel, is_loss_model
 from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.losses.tabulated import TabulatedLoss
-from capsolve.solvers.quadratic import Route, route_for, solve_quadratic, solve_source, whole_budget
+from capsolve.solvers.quadratic import Route, route_for, solve_quadratic, solve_source, usable_budget
 from capsolve.solvers.separable import solve_separable
 from capsolve.solvers.sources import ArrayAPISource, NumPySource
 from capsolve.solvers.tabulated import solve_tabulated
@@ -436,7 +437,7 @@ def certify(
     price = max(0.0, float(np.max(scaled.average_gain(capacity))))
     terms = model_terms(scaled, capacity, price)
     budget = min(dimensions, model.demand)
-    lagrangian = terms.loss - terms.lagrangian_gap - price * max(0.0, budget - terms.used)
+    lagrangian = terms.loss - lagrangian_excess(terms, price, budget)
     proved = max(0.0, lower_bound / unit / unit - scaled.floor - lagrangian)
     within = terms.used <= dimensions + BUDGET_TOLERANCE * max(1.0, dimensions)
     if within and lagrangian + proved > terms.loss + 1e-9 * (terms.loss + price * budget):
@@ -459,9 +460,7 @@ def _allocation(
     """Put together what is known about capacities; ``budget`` is what of the dimensions can be of use."""
     terms, unit = solution.terms, solution.unit
     if budget is None:
-        budget = max(dimensions, whole_budget(dimensions))
-        if solution.multiplier == 0.0:  # nothing is scarce
-            budget = min(budget, terms.used)
+        budget = usable_budget(dimensions, solution.multiplier, terms.used)
     certificate = certify_terms(
         terms,
         features=model.features,

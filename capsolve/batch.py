@@ -14,7 +14,7 @@ from capsolve._checks import FloatArray, ReadOnlyArrays, at_least, flag, read_on
 from capsolve.allocation import Allocation, phases
 from capsolve.certificate import FINEST_TOLERANCE, STATUSES, Certificate, Status, certify_terms, status_of
 from capsolve.losses.quadratic import QuadraticLoss
-from capsolve.solvers.quadratic import solve_columns, whole_budget
+from capsolve.solvers.quadratic import solve_columns, usable_budget
 
 # Numbers in one table of the search: it works on a dozen of these at a time, which should stay in the cache.
 BLOCK = 1 << 15
@@ -219,13 +219,12 @@ def _solve(v: FloatArray, k: FloatArray, budget: FloatArray, bias: bool) -> dict
     for block in (slice(i, i + step) for i in range(0, m, step)):
         some_v, some_k = np.ascontiguousarray(v[block].T), np.ascontiguousarray(k[block].T)
         found = solve_columns(some_v, some_k, budget[block], bias)
-        whole = np.maximum(budget[block], whole_budget(budget[block]))
         with np.errstate(over="ignore", under="ignore"):
             certificate = certify_terms(
                 found.terms,
                 features=n,
                 dimensions=budget[block],
-                budget=np.where(found.multiplier > 0.0, whole, np.minimum(whole, found.terms.used)),
+                budget=usable_budget(budget[block], found.multiplier, found.terms.used),
                 multiplier=2.0 * np.square(found.multiplier),
                 unit=found.unit,
                 proved=found.proved,

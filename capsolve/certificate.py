@@ -211,7 +211,7 @@ def certify_terms(
     has_price = price > 0.0
     size = terms.loss + multiplier * budget
     rounding = (8.0 + math.log2(features)) * EPS * size
-    excess = _positive(terms.lagrangian_gap + multiplier * _positive(budget - used) - proved) + rounding
+    excess = _positive(lagrangian_excess(terms, multiplier, budget) - proved) + rounding
     active = terms.min_marginal_active
     allowance = budget_rounding(active * (active < price) + price * (active >= price), dimensions) * (proved > 0.0)
     unit = unit * 1.0
@@ -224,6 +224,11 @@ def certify_terms(
         kkt_error=_positive(price - terms.min_marginal_active) / (price + (price == 0.0)),
         budget_error=abs(used - budget) * has_price + _positive(used - dimensions) * (price == 0.0),
     )
+
+
+def lagrangian_excess(terms: CertificateTerms, price: Any, budget: Any) -> Any:
+    """Return by how much the loss exceeds the Lagrangian bound at a price: Σ gap_i + λ (D − Σ C)."""
+    return terms.lagrangian_gap + price * _positive(budget - terms.used)
 
 
 def budget_rounding(price: Any, dimensions: Any) -> Any:

@@ -24,7 +24,7 @@ class Relaxation(Generic[Node]):
     bound: float  # no point of the node has a smaller loss
     loss: float  # the loss at `capacity`
     capacity: FloatArray  # a feasible point
-    split: Callable[[], Iterable[Node]]  # nodes that cover this one, for when loss > bound
+    split: Callable[[], Iterable[Node | None]]  # parts that cover this node, for when loss > bound; None: an empty part
 
 
 @dataclass(frozen=True)
@@ -74,21 +74,20 @@ def branch_and_bound(
     best = relax(root)
     if best is None:
         raise ValueError("branch_and_bound needs a feasible root node")
-    nodes, order = 1, itertools.count()
+    nodes, order, unsplit = 1, itertools.count(), math.inf  # unsplit: the least bound of nodes without a cover
     # Of a node only the bound and the way to split it are kept: the point is of no use unless it is the best.
     heap = [(max(best.bound, floor), next(order), best.split)]
-    unsplit = math.inf  # the least bound among nodes that could not be split
     while heap and nodes < node_limit:
         bound, _, split = heap[0]
         if best.loss - bound <= tolerance * (best.loss - floor):
             break
         heapq.heappop(heap)
         halves = list(split())
-        unsplit = unsplit if halves else min(unsplit, bound)
-        for half in map(relax, halves):
-            nodes += 1
-            if half is None:
-                continue
+        if len(halves) < 2:  # nothing less than two parts covers a node: its own bound stands
+            unsplit = min(unsplit, bound)
+        parts = [part for part in halves if part is not None]
+        nodes += len(parts)
+        for half in filter(None, map(relax, parts)):
             if half.loss < best.loss:
                 best = half
             # the bound of a node holds for its parts, whose own may round below it

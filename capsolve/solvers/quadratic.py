@@ -109,6 +109,15 @@ def whole_budget(dimensions: Any) -> Any:
     return np.where(np.abs(dimensions - rounded) <= 8.0 * EPS * dimensions, rounded, dimensions)
 
 
+def usable_budget(dimensions: Any, multiplier: Any, used: Any) -> Any:
+    """Return what of the budget can be of use: all of it where it has a price, else what the optimum takes."""
+    if isinstance(dimensions, float):
+        budget = max(dimensions, whole_budget(dimensions))
+        return budget if multiplier > 0.0 else min(budget, used)
+    budget = np.maximum(dimensions, whole_budget(dimensions))
+    return np.where(multiplier > 0.0, budget, np.minimum(budget, used))
+
+
 def _solve_scalar(importance: list[float], kurtosis: list[float], budget: float) -> Solution | None:
     if min((v for v in importance if v > 0.0), default=math.inf) < TINY:
         return None

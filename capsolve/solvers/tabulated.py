@@ -20,7 +20,7 @@ features that are alike, or ordered, close in a handful of nodes.
 **Ties.** Features are tied when a segment of theirs gains exactly the final price. Segments that hide a gap
 are filled whole, in the order of the index, as far as the budget goes; the rest is shared among segments
 without a gap, each by the same fraction of its width. So identical features with convex curves get equal
-capacities, and identical features with concave ones are served one after the other.
+capacities, and identical features with concave ones are filled one after the other.
 """
 
 from __future__ import annotations
@@ -128,11 +128,11 @@ class _Problem:
         least = envelope.capacity(np.zeros_like(envelope.length))
         if float(np.sum(least)) > self.limit:
             return None
-        filling = self.solve_relaxation(envelope)
+        relaxed = self.solve_relaxation(envelope)
         split = functools.partial(
-            self.split, node, filling.branching_feature, float(filling.capacity[filling.branching_feature])
+            self.split, node, relaxed.branching_feature, float(relaxed.capacity[relaxed.branching_feature])
         )
-        return Relaxation(filling.bound, filling.loss, filling.capacity, split)
+        return Relaxation(relaxed.bound, relaxed.loss, relaxed.capacity, split)
 
     def solve_relaxation(self, envelope: Envelope) -> RelaxationSolution:
         """Minimise the sum of the envelopes subject to the budget."""
@@ -185,14 +185,13 @@ class _Problem:
         share[branching_feature] = np.clip((rest - smooth) / width[branching_feature], 0.0, 1.0)
         return share
 
-    def split(self, node: Node, j: int, c: float) -> Iterable[Node]:
-        """Return the halves C_j ≥ c and C_j ≤ c of a node, reduced by dominance."""
+    def split(self, node: Node, j: int, c: float) -> Iterable[Node | None]:
+        """Return the halves C_j ≥ c and C_j ≤ c of a node, reduced by dominance; None for an empty one."""
         piece = node.pieces[node.which[j]]
         if not piece.lower < c < piece.upper:
             return []
         above, below = self.dominance(j)
-        halves = (self.restrict(node, above, c, 1.0), self.restrict(node, below, 0.0, c))
-        return [half for half in halves if half is not None]
+        return [self.restrict(node, above, c, 1.0), self.restrict(node, below, 0.0, c)]
 
     def dominance(self, j: int) -> tuple[BoolArray, BoolArray]:
         """Return which features dominate j, and which ones j dominates; j itself is in both."""

@@ -51,6 +51,32 @@ def test_finds_the_least_value_of_a_wave(wave):
     check(wave, branch_and_bound(wave.relax, (0.0, 1.0), tolerance=1e-2, floor=-8.0), 1e-2, floor=-8.0)
 
 
+def test_a_part_that_was_left_out_is_not_ruled_out():
+    """The least value is in the half that `split` forgets: the bound of the whole node then stands."""
+    wave = Wave([0, 1, 0, 0, 0, 0, 0, 0], [-1.0] * 8)  # least at 0, where the bound of [0, 1] is far below
+
+    def forgetful(node):
+        found = wave.relax(node)
+        return Relaxation(found.bound, found.loss, found.capacity, lambda: list(found.split())[1:])
+
+    outcome = branch_and_bound(forgetful, (0.0, 1.0), tolerance=1e-2, floor=-8.0)
+    assert outcome.lower_bound <= float(wave(0.0)) < outcome.loss
+    whole = branch_and_bound(wave.relax, (0.0, 1.0), tolerance=1e-2, floor=-8.0)
+    empty = [None]  # told as empty, a part is no cover less
+    assert (
+        branch_and_bound(
+            lambda node: (
+                (found := wave.relax(node))
+                and Relaxation(found.bound, found.loss, found.capacity, lambda: [*found.split(), *empty])
+            ),
+            (0.0, 1.0),
+            tolerance=1e-2,
+            floor=-8.0,
+        )
+        == whole
+    )
+
+
 def test_the_check_rejects_a_bound_that_is_none():
     wave = Wave([0, 0, 0, 0, 0, 0, 0, 1], [0.3] * 8, slope=0.1)  # the true slope reaches 8
     outcome = branch_and_bound(wave.relax, (0.0, 1.0), tolerance=1e-3, floor=-8.0)
