@@ -189,6 +189,20 @@ def test_the_proved_bound_is_between_the_relaxation_and_the_optimum(seed):
     assert allocation.lower_bound <= best * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("largest", [1e8, 1e15, 1e30, 1e90])
+@pytest.mark.parametrize("name", QUICK)
+def test_beside_a_kurtosis_that_dwarfs_all_others(name, largest):
+    """Its first bits save 1e13 and more; what the fraction is shared with is decided a thousandth apart."""
+    v, k = np.array([1.0, 0.132, 0.0, 1.0, 0.132, 2.0]), np.array([3.0, 2.0066, 2.0066, 3.0, largest, 2.0])
+    found = QUICK[name](v, k, 0.3)
+    assert found.status is Status.OPTIMAL
+    # only features 4 and 5 have a part; on a grid of 1e-8 the least loss of the two is known to 1e-12
+    c = np.linspace(0.119, 0.121, 200_001)
+    least = (feature_loss(v[4:], k[4:], np.stack([c, 0.3 - c], axis=1)).sum(axis=1)).min()
+    rest = feature_loss(v[:4], k[:4], np.zeros(4)).sum()
+    assert found.loss == pytest.approx(least + rest, rel=1e-9)
+
+
 # --- a search that goes wrong must not vouch for itself ------------------------------------------------------------
 
 BROKEN = np.array([3, 2.9, 2.8, 1.7, 1.5, 1]), np.array([2.9, 2.2, 2.95, 2.5, 4, 9]), 1.5
