@@ -331,6 +331,7 @@ def measure(
     *,
     key: str | None = None,
     features: str | None = None,
+    part: int | None = None,
     activations: Any = None,
     activations_key: str | None = None,
     tolerance: float = 0.01,
@@ -350,6 +351,8 @@ def measure(
     features : {"rows", "columns"}, optional
         What stands for a feature. By default known from cfg.json, the usual layouts or the biases beside the matrix;
         else the longer axis is taken, and ``measurement.weights.guessed`` says so. Rows, for a matrix in memory.
+    part : int, optional
+        Which matrix of an array with three axes in a file, along the first: one of several toy models, for example.
     activations : path, array_like or Profile, optional
         Samples of the features, one column for each, or a file of these (see `capsolve.read_activations`): the optimum
         for their importance and kurtosis is put beside what was measured. A profile without moments stands for
@@ -394,9 +397,9 @@ def measure(
     if tolerance == 0.0:
         raise ValueError("tolerance must be > 0: measured capacities are never exactly 1")
     if isinstance(source, str | os.PathLike):
-        weights = open_weights(Path(source), key=key, features=features)
-    elif key is not None:
-        raise ValueError(f"a key is for files, got {key!r}")
+        weights = open_weights(Path(source), key=key, features=features, part=part)
+    elif key is not None or part is not None:
+        raise ValueError(f"key and part are for files, got {key!r} and {part!r}")
     else:
         weights = from_array(source, features)
     n, D = weights.shape

@@ -287,7 +287,7 @@ def test_activations_from_a_file(tmp_path, dictionary):
     [
         ({"tolerance": 0.0}, r"tolerance must be > 0"),
         ({"tolerance": 0.6}, r"tolerance must be in \[0, 0\.5\], got 0\.6"),
-        ({"key": "W_dec"}, "a key is for files, got 'W_dec'"),
+        ({"key": "W_dec"}, "key and part are for files, got 'W_dec'"),
         ({"features": "both"}, 'features must be "rows" or "columns"'),
         (
             {"activations": np.zeros((50, 3))},

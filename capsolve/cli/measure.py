@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.option("--key", metavar="NAME", help="Which matrix of the file, W_dec for example; by default its decoder.")
 @click.option("--features", type=click.Choice(["rows", "columns"]), help="What stands for a feature.")
+@click.option("--part", type=int, metavar="I", help="Which matrix of an array with three axes, from 0.")
 @click.option(
     "--activations",
     type=click.Path(path_type=Path),
@@ -40,6 +41,7 @@ def command(
     weights: Path,
     key: str | None,
     features: str | None,
+    part: int | None,
     activations: Path | None,
     activations_key: str | None,
     tolerance: float,
@@ -69,6 +71,7 @@ def command(
         weights,
         key=key,
         features=features,
+        part=part,
         activations=activations,
         activations_key=activations_key,
         tolerance=tolerance,

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from capsolve.files._paths import StrPath, known_suffix, optional_module, readable_file, replacing
 
-Index = tuple[slice, slice]
+Index = tuple[slice, ...]
 Arrays = dict[str, Any]
 
 BROKEN = (ValueError, EOFError, zipfile.BadZipFile, zlib.error)

@@ -28,6 +28,10 @@ DECODERS: dict[str, Axis | None] = {
     "decoder_linear.weight": "columns",  # the same: Goodfire
 }
 
+# Vectors beside a decoder, by the last part of their names: one entry per dimension, or one per feature.
+PER_DIMENSION = ("b_dec", "b_d", "decoder.bias", "pre_bias")
+PER_FEATURE = ("b_enc", "b_e", "encoder.bias", "b_final", "b_gate", "b_mag", "r_mag", "threshold", "log_threshold")
+
 # The weights in a folder, by the names that projects give them.
 FILES = (
     "sae_weights.safetensors",  # SAELens
@@ -107,7 +111,9 @@ def from_array(W: Any, features: str | None = None) -> Weights:
     return Weights(None, None, stored.dtype, _features_first(stored.shape, axis), axis, reason, False, stored.read)
 
 
-def open_weights(path: StrPath, *, key: str | None = None, features: str | None = None) -> Weights:
+def open_weights(
+    path: StrPath, *, key: str | None = None, features: str | None = None, part: int | None = None
+) -> Weights:
     """Find a matrix in a file or folder, and which of its axes counts the features.
 
     Parameters
@@ -116,18 +122,22 @@ def open_weights(path: StrPath, *, key: str | None = None, features: str | None 
         A .safetensors, .npz, .npy, .pt or .pth file, or a folder with one such file or one of the names in `FILES`.
         Arrays that are compressed inside an .npz file are read into memory; all others are read in blocks.
     key : str, optional
-        Which matrix. By default the decoder, under one of the names in `DECODERS`, or the only matrix there is.
+        Which matrix. By default the decoder, under one of the names in `DECODERS`, or the only matrix there is; a bias
+        (``b_…``, ``….bias``, ``…_bias``) is none, whatever its shape.
     features : {"rows", "columns"}, optional
         What stands for a feature. By default this is decided by the first of these that can: ``d_in`` (or ``d_out``)
-        and ``d_sae`` in a file ``cfg.json`` beside the weights; the layouts in `DECODERS`; the length of ``b_dec``,
-        which has one entry per dimension; the longer axis, which is a guess.
+        and ``d_sae`` in a file ``cfg.json`` beside the weights; the layouts in `DECODERS`; the lengths of biases, which
+        have one entry per dimension (``b_dec``) or per feature (``b_enc``); the longer axis, which is a guess.
+    part : int, optional
+        Which matrix of an array with three axes, along the first.
 
     Raises
     ------
     ValueError
         If there is no such matrix (the keys there are, with their shapes, are listed), its numbers are not of a
         floating-point type of 16 bits or more, the file is broken or of an unknown type, a folder has no weights
-        or several, or the orientation contradicts cfg.json or cannot be decided.
+        or several, an array has three axes and no ``part`` is given, or the orientation contradicts cfg.json or cannot
+        be decided.
     OSError
         If the file is missing or unreadable.
     ImportError
@@ -140,9 +150,10 @@ def open_weights(path: StrPath, *, key: str | None = None, features: str | None 
     path, kind = existing_file(path, *SUFFIXES)
     stored = open_tensors(path, kind)
     name = _choose(path, key, stored)
-    matrix = stored[name]
-    _require_matrix(f"{path}, {name}" if name else str(path), matrix)
-    axis, reason, guessed = _orientation(path, name, stored, asked)
+    where = f"{path}, {name}" if name else str(path)
+    matrix = _part(where, stored[name], part)
+    _require_matrix(where, matrix)
+    axis, reason, guessed = _orientation(path, name, matrix.shape, stored, asked)
     shape = _features_first(matrix.shape, axis)
     return Weights(path, name or None, matrix.dtype, shape, axis, reason, guessed, matrix.read)
 
@@ -171,12 +182,33 @@ def _choose(path: Path, key: str | None, stored: Mapping[str, Tensor]) -> str:
     listed = ", ".join(f"{name} {list(entry.shape)}" for name, entry in sorted(stored.items())) or "none"
     if key is not None:
         return require_key(path, key, stored, listed)
-    matrices = [name for name, entry in stored.items() if len(entry.shape) == 2]
-    decoders = [name for name in matrices if name in DECODERS]
-    for found in (decoders, matrices):
+    arrays = [name for name, entry in stored.items() if len(entry.shape) in {2, 3} and not _is_bias(name)]
+    matrices = [name for name in arrays if len(stored[name].shape) == 2]
+    decoders = [name for name in arrays if name in DECODERS]
+    for found in (decoders, matrices, arrays):
         if len(found) == 1:
             return found[0]
     raise ValueError(f"{path}: a key is needed to choose a matrix; the keys are {listed}")
+
+
+def _is_bias(key: str) -> bool:
+    last = key.rpartition(".")[2]
+    return last == "bias" or last.startswith("b_") or last.endswith("_bias")
+
+
+def _part(name: str, stored: Tensor, part: int | None) -> Tensor:
+    """Return a matrix out of an array with three axes; a matrix itself has no parts."""
+    if len(stored.shape) != 3:
+        if part is not None:
+            raise ValueError(
+                f"{name}: a part is for arrays with three axes, got shape {list(stored.shape)}, part {part}"
+            )
+        return stored
+    count, rows, columns = stored.shape
+    if part is None or not 0 <= part < count:
+        asked = "" if part is None else f", got {part}"
+        raise ValueError(f"{name}: {count} matrices of {rows} × {columns}; part must be one of 0 … {count - 1}{asked}")
+    return Tensor(stored.dtype, (rows, columns), lambda index: stored.read((slice(part, part + 1), *index))[0])
 
 
 def _require_matrix(name: str, stored: Tensor) -> None:
@@ -202,9 +234,10 @@ def _features_first(shape: tuple[int, ...], axis: Axis) -> tuple[int, int]:
     return (rows, columns) if axis == "rows" else (columns, rows)
 
 
-def _orientation(path: Path, key: str, stored: Mapping[str, Tensor], asked: Axis | None) -> tuple[Axis, str, bool]:
+def _orientation(
+    path: Path, key: str, shape: tuple[int, ...], stored: Mapping[str, Tensor], asked: Axis | None
+) -> tuple[Axis, str, bool]:
     """Return what stands for a feature, how that is known, and whether it is a guess."""
-    shape = stored[key].shape
     said, what = _configured(path.parent / "cfg.json", shape)
     if asked is not None:
         if said is not None and said != asked:
@@ -218,12 +251,35 @@ def _orientation(path: Path, key: str, stored: Mapping[str, Tensor], asked: Axis
     if layout is not None:
         return layout, f"the layout of {key}", False
     rows, columns = shape
-    bias = stored["b_dec"].shape if "b_dec" in stored else ()
-    if rows != columns and bias in {(rows,), (columns,)}:
-        return "rows" if bias == (columns,) else "columns", f"b_dec has {bias[0]} entries, one per dimension", False
+    said_by = _biases(shape, stored)
+    if len(said_by) == 1:
+        return *next(iter(said_by.items())), False
+    if len(said_by) == 2:
+        raise ValueError(
+            f"{path}: the shape is {list(shape)}, but {' and '.join(said_by.values())}; "
+            "say whether features are rows or columns"
+        )
     if rows == columns:
         raise ValueError(f"{path}: the shape is {list(shape)}; say whether features are rows or columns")
     return "rows" if rows > columns else "columns", "the longer axis", True
+
+
+def _biases(shape: tuple[int, ...], stored: Mapping[str, Tensor]) -> dict[Axis, str]:
+    """Return which vectors in the file say that features are rows, and which that they are columns."""
+    rows, columns = shape
+    found: dict[Axis, str] = {}
+    for key, entry in stored.items():
+        length = ([size for size in entry.shape if size != 1] or [1])[-1]  # of [n], [1, n], [n, 1] or one for each part
+        if rows == columns or length not in shape:
+            continue
+        name = key.lower()
+        for names, axis, what in (
+            (PER_DIMENSION, "rows" if length == columns else "columns", "dimension"),
+            (PER_FEATURE, "columns" if length == columns else "rows", "feature"),
+        ):
+            if any(name == known or name.endswith("." + known) for known in names):
+                found.setdefault(cast("Axis", axis), f"{key} has {length} entries, one per {what}")
+    return found
 
 
 def _configured(cfg: Path, shape: tuple[int, ...]) -> tuple[Axis | None, str]:

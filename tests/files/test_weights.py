@@ -216,6 +216,57 @@ def test_biases_decide_for_the_name_that_projects_use_both_ways(tmp_path, shape,
         assert found.shape == (10 - size, size)
 
 
+@pytest.mark.parametrize("bias", ["b_dec", "b_D", "decoder.bias", "b_enc", "encoder.bias", "sae.b_enc", "threshold"])
+@pytest.mark.parametrize("shape", [lambda n: (n,), lambda n: (1, n), lambda n: (n, 1)])
+@pytest.mark.parametrize("size", [6, 20])
+def test_every_bias_is_evidence(tmp_path, bias, shape, size):
+    save_file({"W_dec": np.ones((6, 20)), bias: np.ones(shape(size))}, tmp_path / "w.safetensors")
+    found = open_weights(tmp_path)
+    dimensions = size if bias in {"b_dec", "b_D", "decoder.bias"} else 26 - size
+    assert (found.key, found.shape, found.guessed) == ("W_dec", (26 - dimensions, dimensions), False)
+    assert found.reason.startswith(f"{bias} has {size} entries, one per ")
+
+
+def test_biases_that_contradict_each_other_decide_nothing(tmp_path):
+    save_file({"W_dec": np.ones((6, 20)), "b_dec": np.ones(6), "b_enc": np.ones(6)}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"b_dec has 6 entries, one per dimension.*say whether"):
+        open_weights(tmp_path)
+    assert open_weights(tmp_path, features="rows").shape == (6, 20)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pt"])
+def test_a_bias_is_never_a_decoder_and_a_stack_is_measured_part_by_part(tmp_path, suffix):
+    stack, path = np.random.default_rng(0).normal(size=(4, 2, 5)), tmp_path / f"toy{suffix}"
+    arrays = {"W": stack, "b_final": np.ones((4, 5))}
+    if suffix == ".pt":
+        torch = pytest.importorskip("torch")
+        torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, path)
+    else:
+        np.savez(path, **arrays) if suffix == ".npz" else save_file(arrays, path)
+    with pytest.raises(ValueError, match=r"W: 4 matrices of 2 × 5; part must be one of 0 … 3$"):
+        open_weights(path)
+    for part in range(4):
+        found = open_weights(path, part=part)
+        assert (found.key, found.shape, found.guessed) == ("W", (5, 2), False)
+        assert found.reason == "b_final has 5 entries, one per feature"
+        np.testing.assert_array_equal(np.concatenate(list(found.blocks())), stack[part].T)
+    for wrong in (-1, 4):
+        with pytest.raises(ValueError, match=f"part must be one of 0 … 3, got {wrong}"):
+            open_weights(path, part=wrong)
+
+
+def test_a_matrix_has_no_parts(tmp_path):
+    np.save(tmp_path / "w.npy", np.ones((7, 3)))
+    with pytest.raises(ValueError, match=r"a part is for arrays with three axes, got shape \[7, 3\], part 0"):
+        open_weights(tmp_path, part=0)
+
+
+def test_a_file_of_biases_only_has_no_decoder(tmp_path):
+    save_file({"b_final": np.ones((4, 5)), "out.bias": np.ones((4, 5))}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match="a key is needed"):
+        open_weights(tmp_path)
+
+
 def test_else_the_longer_axis_is_a_guess(tmp_path):
     for shape, features in (((7, 3), "rows"), ((3, 7), "columns")):
         save_file({"W_dec": np.ones(shape), "b_dec": np.ones(4)}, tmp_path / "w.safetensors")
@@ -346,7 +397,7 @@ def test_without_torch_the_extra_is_named(tmp_path, monkeypatch):
         open_weights(tmp_path)
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 3, 4), ()])
+@pytest.mark.parametrize("shape", [(3,), (2, 3, 4, 5), ()])
 def test_not_a_matrix(tmp_path, shape):
     np.save(tmp_path / "w.npy", np.ones(shape))
     with pytest.raises(ValueError, match=r"w\.npy: must be 2-D, features and dimensions, got shape"):
