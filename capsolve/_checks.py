@@ -140,7 +140,7 @@ def profile_shaped(importance: Any, kurtosis: Any) -> tuple[npt.NDArray[Any], np
 
 
 # For up to so many features plain numbers are faster than arrays.
-FEW = 64
+PLAIN_NUMBERS = 64
 
 
 class ReadOnlyArrays:
@@ -188,7 +188,7 @@ def renamed(old: str, new: str) -> None:
 
 def is_valid(v: npt.NDArray[Any], k: npt.NDArray[Any]) -> bool:
     """Return whether v ≥ 0 and κ ≥ 1 are finite and sure to have a finite Σ v κ: enough for all but extreme data."""
-    if v.size <= FEW:  # the sums are NaN where one is
+    if v.size <= PLAIN_NUMBERS:  # the sums are NaN where one is
         some_v, some_k = v.tolist(), k.ravel().tolist()
         size: float = sum(some_v) * sum(some_k)
         in_range = min(some_v) >= 0.0 and min(some_k) >= 1.0 and max(some_k) <= LARGEST_KURTOSIS

@@ -30,7 +30,8 @@ solver (`capsolve.solvers.separable`), the certificate, tables and figures then 
 ('optimal', array([0.785714, 0.571429, 0.142857]))
 
 What is asked of it: f_i is convex on [0, 1], ``marginal`` is minus its derivative, and ``response`` its inverse,
-between 0 and 1. A wrong response shows: the certificate uses the marginal values only.
+between 0 and 1. A wrong response shows: the certificate uses the marginal values only. A wrong ``feature_loss`` beside
+right marginal values does not: hold one against the other in a test, as ``tests/losses/test_neuron_noise.py`` does.
 """
 
 from __future__ import annotations

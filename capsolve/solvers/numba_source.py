@@ -42,8 +42,9 @@ MODERATE = 1e-100, 1e100
 # Blocks that one task screens for free features, and the share of them there is room for.
 BLOCKS_PER_TASK = 16
 SHARE_FREE = 1.0 / 8.0
-# From so many features on one does not look through the data for the sake of knowing whether κ is below 3.
-MANY = 1 << 18
+# Up to so many features all kurtoses are looked at before the first pass, to know whether any is below 3: then the
+# pass that expects none need not be repeated.
+LOOKED_AT = 1 << 18
 
 
 # --- instructions -------------------------------------------------------------------------------------------------
@@ -345,7 +346,8 @@ class NumbaSource(NumPySource):
             self._k, self._stride = _plain(np.full(BLOCK, self.kurtosis[0])), 0
         else:
             self._k, self._stride = _plain(self.kurtosis), 1
-        self._mixed = self.features > MANY or bool((self._k < 3.0).any())  # until a pass has seen
+        # Whether some κ may be below 3, until a pass has seen.
+        self._mixed = self.features > LOOKED_AT or bool((self._k < 3.0).any())
         self._blocks_total = -(-self.features // BLOCK)
 
     @_or_numpy
@@ -378,7 +380,7 @@ class NumbaSource(NumPySource):
                 _screen(self._v, self._k, self._stride, *ends, self._mixed, sums, counts, found, data)
             lowest = float(sums[:, 4].min())
             if not self._mixed and lowest < 3.0:
-                self._mixed = self.features > MANY or bool((self._k < 3.0).any())  # until a pass has seen
+                self._mixed = True
             elif counts.max() > room:
                 room = BLOCKS_PER_TASK * BLOCK
             else:
@@ -389,9 +391,9 @@ class NumbaSource(NumPySource):
         index, v, k = (np.concatenate([row[:n] for row, n in zip(a, counts, strict=True)]) for a in (found, *data))
         positive = self.features
         if least <= 0.0:
-            wanted = self.importance > 0.0
-            positive = int(np.count_nonzero(wanted))
-            least_positive = float(np.min(self.importance, where=wanted, initial=np.inf))
+            positive_ones = self.importance > 0.0
+            positive = int(np.count_nonzero(positive_ones))
+            least_positive = float(np.min(self.importance, where=positive_ones, initial=np.inf))
         else:
             least_positive = least
         return Screening(positive, total, (least, lowest), highest, least_positive, at_low, at_high, v, k, index)

@@ -301,8 +301,8 @@ class ArrayAPISource:
     def raise_invalid(self) -> NoReturn:
         """Raise the error of the detailed checks; see `Source`."""
         with self._float64():
-            suspects = [InvalidEntry.of(to_numpy(v), to_numpy(k), start) for start, v, k, _ in self._blocks()]
-        raise_worst(suspects)
+            entries = [InvalidEntry.of(to_numpy(v), to_numpy(k), start) for start, v, k, _ in self._blocks()]
+        raise_worst(entries)
 
     def scaled(self, factor: float) -> ArrayAPISource:
         """Return the same with importances multiplied by a power of two."""
@@ -396,9 +396,9 @@ def _listed(capacity: Any, index: Any, value: Any, xp: Any) -> Any:
     if api.is_jax_array(capacity):
         return capacity.at[index].set(value, mode="drop")
     # The array API cannot put values at places: each feature looks itself up in the list.
-    everyone = xp.arange(capacity.shape[0], dtype=index.dtype, device=api.device(index))
-    slot = xp.searchsorted(index, everyone)
-    return xp.where(xp.take(index, slot) == everyone, xp.take(value, slot), capacity)
+    features = xp.arange(capacity.shape[0], dtype=index.dtype, device=api.device(index))
+    slot = xp.searchsorted(index, features)
+    return xp.where(xp.take(index, slot) == features, xp.take(value, slot), capacity)
 
 
 def rounded(capacity: Any, dtype: Any, xp: Any) -> Any:
@@ -412,13 +412,13 @@ def rounded(capacity: Any, dtype: Any, xp: Any) -> Any:
 
 def _screened(v: Any, k: Any, interval: ScaleInterval, xp: Any) -> Screening:
     """Return what `screen_features` says about the features of one block."""
-    *sums, free = _compiled(_sums, xp)(v, k, *interval)
+    *sums, free = _compiled(_screening_sums, xp)(v, k, *interval)
     positive, total, low_v, low_k, highest, least, at_low, at_high = map(float, sums)
     index, free_v, free_k = _chosen(v, k, free, xp)
     return Screening(int(positive), total, (low_v, low_k), highest, least, at_low, at_high, free_v, free_k, index)
 
 
-def _sums(v: Any, k: Any, low: float, high: float, margin: float, xp: Any) -> tuple[Any, ...]:
+def _screening_sums(v: Any, k: Any, low: float, high: float, margin: float, xp: Any) -> tuple[Any, ...]:
     at_low, at_high, free = screen_features(v, k, ScaleInterval(low, high, margin), xp)
     positive, total = xp.count_nonzero(v > 0.0), xp.sum(v * k)
     least = xp.min(xp.where(v > 0.0, v, xp.full_like(v, math.inf)))

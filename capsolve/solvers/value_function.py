@@ -126,11 +126,11 @@ def _slopes(rate: FloatArray, order: IntArray) -> FloatArray:
     n = len(rate)
     change = np.take_along_axis(np.concatenate([rate, -rate]), order, axis=0)
     slope = running_sum(change, levels=3)[:-1]
-    idle = np.cumsum(np.sign(change), axis=0)[:-1] == 0.0
-    slope[idle] = 0.0
+    resting_pieces = np.cumsum(np.sign(change), axis=0)[:-1] == 0.0
+    slope[resting_pieces] = 0.0
     # The sum's worst error is (2nε)³ times the largest number in it; the slopes are to be exact to a few ε.
     largest = np.max(slope, axis=0, initial=0.0)
-    least = np.min(slope, axis=0, where=~idle, initial=math.inf)
+    least = np.min(slope, axis=0, where=~resting_pieces, initial=math.inf)
     exact = (least >= 1e16 * (2.0 * n * EPS) ** 3 * largest) & (largest < math.inf)
     for column in np.argwhere(~exact):
         here = (slice(None), *column)
