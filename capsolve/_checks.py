@@ -12,7 +12,7 @@ import array_api_compat as api
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._arrays import floating, is_foreign, to_numpy
+from capsolve._arrays import dtype_name, floating, is_foreign, to_numpy
 
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.intp]
@@ -41,7 +41,7 @@ def real_numbers(name: str, value: Any, *, ndim: int | None = None) -> npt.NDArr
     """Return ``value`` as an array of real numbers, which may be infinite or NaN, or raise a `ValueError`."""
     refuse_masked(name, value)
     try:
-        raw = to_numpy(value) if is_foreign(value) else np.asarray(value)
+        raw = to_numpy(value)
     except (ValueError, TypeError) as error:  # ragged nested lists; types that NumPy does not know
         raise ValueError(f"{name} must be a rectangular array of real numbers: {error}") from None
     if raw.dtype.kind not in "biuf":
@@ -275,7 +275,7 @@ def _require_alike(v: Any, k: Any) -> None:
 
 def brought(column: Any, other: Any) -> Any:
     """Return a NumPy array as an array of the other's library, device and precision."""
-    column = column.astype(str(other.dtype).rpartition(".")[2])
+    column = column.astype(dtype_name(other))
     if api.is_dask_array(other):
         import dask.array  # noqa: PLC0415
 

@@ -345,7 +345,7 @@ def measure(
     Parameters
     ----------
     source : path or array_like
-        A .safetensors, .npz, .npy, .pt or .pth file, a folder that has one, or a matrix in memory.
+        A .safetensors, .npz, .npy, .pt or .pth file, a folder that has one, or a matrix in memory, of any library.
     key : str, optional
         Which matrix of the file; by default its decoder. See `capsolve.weights.open_weights`.
     features : {"rows", "columns"}, optional

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from capsolve._arrays import cut_by_rows, to_numpy
 from capsolve._checks import FloatArray
 
 MINIMUM_SAMPLES = 30
@@ -202,6 +203,7 @@ class _Stream:
 
     def add(self, chunk: Any) -> Iterator[int]:
         """Take in a chunk, yielding the number of rows of each part."""
+        chunk = cut_by_rows(chunk)
         shape = _shape(chunk)
         if not self.block.size:
             if shape[1] == 0:
@@ -226,7 +228,7 @@ class _Stream:
         start = 0
         while start < rows:
             stop = min(rows, start + self.block.shape[1] - self.filled)
-            part = _real(np.asarray(chunk[start:stop]))
+            part = _real(to_numpy(chunk[start:stop], "activations"))
             self.block[:, self.filled : self.filled + stop - start] = part.T
             self.filled += stop - start
             if self.filled == self.block.shape[1]:
@@ -335,7 +337,7 @@ def _is_array(value: Any, ndim: int | None = None) -> bool:
 
 def _nested(value: Any) -> npt.NDArray[Any]:
     try:
-        return np.asarray(value)
+        return to_numpy(value)
     except ValueError as error:  # ragged
         raise ValueError(f"activations must be a rectangular array of real numbers: {error}") from None
 

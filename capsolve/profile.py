@@ -98,7 +98,8 @@ class Profile(ReadOnlyArrays):
         ----------
         activations : array, sparse matrix, or iterable of them; shape (samples, n)
             Anything that is cut by rows: NumPy arrays of any real dtype, memory-mapped ones included,
-            datasets of h5py and the like, SciPy's sparse arrays and matrices, nested lists. It is read in
+            datasets of h5py and the like, SciPy's sparse arrays and matrices, tensors of PyTorch (sparse ones,
+            16-bit ones, on any device, with gradients), nested lists. It is read in
             blocks of 2¹⁸ values (at least 32 rows), so a file larger than the memory will do: 20 MB and 200
             numbers per feature are at work. Sparse ones take time in proportion to their stored entries.
         importance : array_like, shape (n,), optional

@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from capsolve._arrays import dtype_name, to_numpy
 from capsolve.files._paths import StrPath, existing_file
 from capsolve.files.tensors import SUFFIXES, Index, Tensor, open_tensors, require_key
 
@@ -101,10 +102,11 @@ def from_array(W: Any, features: str | None = None) -> Weights:
 
     Raises `ValueError` if it is not a two-dimensional array of floating-point numbers, or is empty.
     """
-    array = np.asarray(W)
+    array = to_numpy(W, "W")
     if array.dtype.kind in "biu":
         array = array.astype(np.float64)
-    stored = Tensor(array.dtype.name, array.shape, array.__getitem__)
+    given = dtype_name(W) if hasattr(W, "dtype") else ""  # bfloat16 becomes float32, but is no better known
+    stored = Tensor(given if given in _FLOATS else array.dtype.name, array.shape, array.__getitem__)
     _require_matrix("W", stored)
     axis = _axis(features) or "rows"
     reason = "as given" if features else "the default for arrays"

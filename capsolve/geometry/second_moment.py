@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 import array_api_compat as api
 import numpy as np
 
+from capsolve._arrays import constant, dense, to_numpy
 from capsolve._arrays import floating as as_floating
 from capsolve._checks import FloatArray, refuse_masked
 
@@ -30,9 +31,10 @@ _ARITY = 8
 def floating(name: str, W: Any) -> tuple[Any, Any]:
     """Return ``(namespace, W)`` with W as at least float32, on its own device; ``ValueError`` if W cannot be."""
     refuse_masked(name, W)
+    W = dense(W, name)
     if not api.is_array_api_obj(W):
         try:
-            W = np.asarray(W)
+            W = to_numpy(W)
         except ValueError as error:
             raise ValueError(f"{name} must be a rectangular array of real numbers: {error}") from None
     xp = api.array_namespace(W)
@@ -146,7 +148,10 @@ def _measure(xp: Any, rows: Any, scale: Any, moment: Any) -> tuple[Any, Any, Any
     require_finite("W", xp, peak)
     unit = rows / or_one(xp, peak)[..., None]
     square = xp.vecdot(unit, unit, axis=-1)
-    unit *= scale[..., None, :]  # in place where arrays allow it: each pass through memory counts
+    if getattr(unit, "requires_grad", False):
+        unit = unit * scale[..., None, :]
+    else:
+        unit *= scale[..., None, :]  # in place where arrays allow it: each pass through memory counts
     reach = _largest(xp, unit)
     unit /= or_one(xp, reach)[..., None]
     total = xp.vecdot(unit @ moment, unit, axis=-1)
@@ -156,7 +161,11 @@ def _measure(xp: Any, rows: Any, scale: Any, moment: Any) -> tuple[Any, Any, Any
 
 
 def _largest(xp: Any, rows: Any, axis: int = -1) -> Any:
-    """Return the largest absolute entry of each row, or column; NaN if there is one."""
+    """Return the largest absolute entry of each row, or column; NaN if there is one.
+
+    To PyTorch's derivatives it is a constant: it scales what is computed and cancels in every answer.
+    """
+    rows = constant(rows)
     return xp.maximum(xp.max(rows, axis=axis), -xp.min(rows, axis=axis))
 
 
