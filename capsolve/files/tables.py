@@ -115,6 +115,16 @@ def write_table(columns: Mapping[str, Iterable[Any]], path: StrPath) -> None:
             raise ValueError(f"{path}: {error}") from None
 
 
+def column_names(path: StrPath) -> list[str]:
+    """Return what the columns of a .csv or .parquet file are called."""
+    path, kind = existing_file(path, ".csv", ".parquet")
+    if kind == ".csv":
+        return next(csv_rows(path))[1]
+    with parquet_file(path) as file:
+        names: list[str] = file.schema_arrow.names
+    return names
+
+
 class _Wanted(NamedTuple):
     """A column of the result, and where it is in the file."""
 
