@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, NoReturn
 
 import array_api_compat as api
@@ -107,6 +108,25 @@ def capacity_vector(value: Any, features: int) -> FloatArray:
 def outward(bound: float, size: float, terms: int) -> float:
     """Return a lower bound summed from ``terms`` numbers of total size ``size``, less what rounding may have added."""
     return bound - (8.0 + math.log2(terms)) * EPS * size
+
+
+LONGEST_SHOWN, MOST_LISTED = 60, 10
+"""Characters of one value, and entries of one list, that a message shows."""
+
+
+def shown(value: Any, most: int = LONGEST_SHOWN) -> str:
+    """Return text as it is and all else as its repr, in one line and cut, so that a message stays short."""
+    if not isinstance(value, str):
+        value = repr(value)
+    start = value[: most + 1]
+    start = start if start.isprintable() else repr(start)[1:-1]
+    return start if len(start) <= most else start[: most - 1] + "…"
+
+
+def listed(values: Iterable[Any]) -> str:
+    """Return the first few of some values with commas between, each short enough for all of them."""
+    first = [shown(value, LONGEST_SHOWN // 2) for value in islice(values, MOST_LISTED + 1)]
+    return ", ".join([*first[:MOST_LISTED], *["…"] * (len(first) > MOST_LISTED)])
 
 
 def flag(name: str, value: Any) -> bool:

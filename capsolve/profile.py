@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +29,7 @@ class Profile(ReadOnlyArrays):
         κ_i = E x_i⁴ / (E x_i²)² ≥ 1 of the zero-mean input x_i: Pearson's, 3 for a Gaussian. One number
         stands for all features.
     names : sequence of str, optional
-        A different name for each feature.
+        A name for each feature; several may share one.
     moments : Moments, optional
         What the profile was measured from, where it was (see `from_activations`).
 
@@ -39,8 +38,7 @@ class Profile(ReadOnlyArrays):
     Raises
     ------
     ValueError
-        If an entry is not a finite number in its range, lengths differ, there is no feature, or two share a
-        name.
+        If an entry is not a finite number in its range, lengths differ, or there is no feature.
 
     Examples
     --------
@@ -66,7 +64,7 @@ class Profile(ReadOnlyArrays):
             raise ValueError(f"moments must be of {v.size} features, got {moments.mean.size}")
         object.__setattr__(self, "importance", _frozen(v))
         object.__setattr__(self, "kurtosis", _frozen(k))
-        object.__setattr__(self, "names", None if names is None else _distinct_names(names, v.size))
+        object.__setattr__(self, "names", None if names is None else _one_per_feature(names, v.size))
         object.__setattr__(self, "moments", moments)
 
     def __len__(self) -> int:
@@ -105,7 +103,7 @@ class Profile(ReadOnlyArrays):
         importance : array_like, shape (n,), optional
             Used as it is. By default the variance of each feature.
         names : iterable of str, optional
-            A different name for each feature.
+            A name for each feature.
         progress : bool
             Show a progress bar on standard error.
 
@@ -183,7 +181,7 @@ class Profile(ReadOnlyArrays):
         sparsity : float or array_like, shape (n,)
             S, the probability of zero, 0 ≤ S < 1.
         names : iterable of str, optional
-            A different name for each feature.
+            A name for each feature.
 
         Raises
         ------
@@ -264,7 +262,7 @@ def _frozen(array: FloatArray) -> FloatArray:
     return copy
 
 
-def _distinct_names(names: Iterable[str], features: int) -> tuple[str, ...]:
+def _one_per_feature(names: Iterable[str], features: int) -> tuple[str, ...]:
     if isinstance(names, str):
         raise ValueError(f"names must be one string per feature, got the single string {names!r}")  # noqa: TRY004
     names = tuple(names)
@@ -273,9 +271,6 @@ def _distinct_names(names: Iterable[str], features: int) -> tuple[str, ...]:
             raise ValueError(f"names must be strings, got {name!r}")  # noqa: TRY004
     if len(names) != features:
         raise ValueError(f"names must have one entry per feature: {features} features, got {len(names)} names")
-    if len(set(names)) < features:
-        name, count = Counter(names).most_common(1)[0]
-        raise ValueError(f"names must differ from each other, got {name!r} {count} times")
     return tuple(map(str, names))
 
 

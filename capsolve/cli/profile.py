@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 @click.argument("activations", type=click.Path(path_type=Path))
 @click.option("-o", "--output", callback=table_path, metavar="FILE", help="Write the profile as .csv or .parquet.")
 @click.option("--key", metavar="NAME", help="Which array of an .npz or .safetensors file that has several.")
+@click.option("--header/--no-header", default=None, help="Whether the first row of a .csv file holds names.")
 @json_flag
-def command(activations: Path, output: Path | None, key: str | None, as_json: bool) -> None:
+def command(activations: Path, output: Path | None, key: str | None, header: bool | None, as_json: bool) -> None:
     """Measure the importance and kurtosis of features.
 
     ACTIVATIONS is a file of samples (rows) by features (columns): .npy, .npz, .csv, .parquet or .safetensors.
@@ -35,7 +36,7 @@ def command(activations: Path, output: Path | None, key: str | None, as_json: bo
 
     keep_inputs(activations, output)
     with about(activations):
-        samples = read_activations(activations, key=key)
+        samples = read_activations(activations, key=key, header=header)
         measured = Profile.from_activations(samples.data, names=samples.names, progress=sys.stderr.isatty())
     if output is not None:
         write_profile(measured, output)

@@ -74,7 +74,7 @@ def open_profile(path: StrPath) -> LazyProfile:
     array([1. , 0.4, 0.4, 0.4, 0.4, 0.4])
     """
     da = optional_module("dask.array", "dask")
-    pieces = [piece for file in _parquet_files(path) for piece in _pieces(file)]
+    pieces = [piece for file in parquet_files(path) for piece in _pieces(file)]
     if not pieces:
         raise ValueError(f"{path}: there are no rows")
     plan = np.empty(len(pieces), dtype=object)
@@ -97,7 +97,8 @@ class _Piece(NamedTuple):
     rows: int
 
 
-def _parquet_files(path: StrPath) -> list[Path]:
+def parquet_files(path: StrPath) -> list[Path]:
+    """Return the Parquet files in a folder, or that a pattern matches, in order; at least one."""
     folder = Path(path)
     if folder.is_dir():
         # hidden files are those that are being written

@@ -1,20 +1,29 @@
 """Columns of numbers and text as CSV or Parquet; here these two formats are opened.
 
-In a CSV file the header is row 1; in a Parquet file row 1 is the first of the numbers.
+In a CSV file the header is row 1; in a Parquet file row 1 is the first of the numbers. What a data frame wrote as its
+index is no column: in a CSV file it stands first and has no name, in a Parquet file the metadata say so.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import math
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from capsolve._checks import listed, shown
 from capsolve.files._paths import StrPath, existing_file, known_suffix, optional_module, readable_file, replacing
+
+# What pandas writes above the index in a CSV file or calls such a column when it reads it back, and what it calls an
+# index without a name in a Parquet file.
+_UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)?)?")
+_INDEX_LEVEL = re.compile(r"__index_level_\d+__")
 
 
 def number(*, low: float = -math.inf, high: float = math.inf) -> Callable[[Any], float]:
@@ -27,7 +36,7 @@ def number(*, low: float = -math.inf, high: float = math.inf) -> Callable[[Any],
         except (TypeError, ValueError):
             value = math.nan
         if not (low <= value <= high and math.isfinite(value)) or (isinstance(cell, str) and "_" in cell):
-            raise ValueError(f"must be a finite number{bounds}, got {cell!r}")
+            raise ValueError(f"must be a finite number{bounds}, got {shown(repr(cell))}")
         return value
 
     return parse
@@ -36,12 +45,16 @@ def number(*, low: float = -math.inf, high: float = math.inf) -> Callable[[Any],
 def text(cell: Any) -> str:
     """Parse a cell as text, for `read_table`; whole numbers will do as names."""
     if not isinstance(cell, str | int):
-        raise ValueError(f"must be text, got {cell!r}")  # noqa: TRY004
+        raise ValueError(f"must be text, got {shown(repr(cell))}")  # noqa: TRY004
     return str(cell)
 
 
 def read_table(
-    path: StrPath, columns: Mapping[str, Callable[[Any], Any]], *, optional: Collection[str] = ()
+    path: StrPath,
+    columns: Mapping[str, Callable[[Any], Any]],
+    *,
+    optional: Collection[str] = (),
+    index: str | None = None,
 ) -> dict[str, list[Any]]:
     """Read columns of a .csv or .parquet file.
 
@@ -54,6 +67,9 @@ def read_table(
         a `ValueError` that says what it must be: `number`, `text`, or any function. Other columns are ignored.
     optional : collection of str
         Columns that may be missing, and then are missing in the result too.
+    index : str, optional
+        The column that the index of a data frame stands for, as text, where the file has an index and no such column.
+        An index that counts the rows says nothing and is passed over.
 
     Raises
     ------
@@ -71,7 +87,7 @@ def read_table(
     {'name': ['a', 'b, c'], 'size': [0.1, 2.0]}
     """
     path, kind = existing_file(path, ".csv", ".parquet")
-    table = (_read_csv if kind == ".csv" else _read_parquet)(path, columns, optional)
+    table = (_read_csv if kind == ".csv" else _read_parquet)(path, columns, optional, index)
     if not all(table.values()):
         raise ValueError(f"{path}: there are no rows")
     return table
@@ -99,23 +115,66 @@ def write_table(columns: Mapping[str, Iterable[Any]], path: StrPath) -> None:
             raise ValueError(f"{path}: {error}") from None
 
 
-def _read_csv(
-    path: Path, columns: Mapping[str, Callable[[Any], Any]], optional: Collection[str]
-) -> dict[str, list[Any]]:
+def column_names(path: StrPath) -> list[str]:
+    """Return what the columns of a .csv or .parquet file are called."""
+    path, kind = existing_file(path, ".csv", ".parquet")
+    if kind == ".csv":
+        return next(csv_rows(path))[1]
+    with parquet_file(path) as file:
+        names: list[str] = file.schema_arrow.names
+    return names
+
+
+class _Wanted(NamedTuple):
+    """A column of the result, and where it is in the file."""
+
+    name: str
+    position: int
+    parse: Callable[[Any], Any]
+
+
+def _wanted(
+    path: Path,
+    header: list[str],
+    indices: list[int],
+    columns: Mapping[str, Callable[[Any], Any]],
+    optional: Collection[str],
+    index: str | None,
+) -> list[_Wanted]:
+    found = found_columns(path, header, columns, optional)
+    wanted = [_Wanted(name, header.index(name), columns[name]) for name in found]
+    if index is not None and index not in header and len(indices) == 1:
+        wanted.append(_Wanted(index, indices[0], _label))
+    return wanted
+
+
+def _label(cell: Any) -> str:
+    return str(cell)
+
+
+def _table(wanted: Iterable[_Wanted], values: Iterable[list[Any]]) -> dict[str, list[Any]]:
+    """Put the columns together, without an index that only counts the rows."""
+    return {
+        column.name: cells
+        for column, cells in zip(wanted, values, strict=True)
+        if not (column.parse is _label and (counts_rows(cells) or counts_rows(cells, 1)))
+    }
+
+
+def _read_csv(path: Path, *what: Any) -> dict[str, list[Any]]:
     rows = csv_rows(path)
     _, header = next(rows)
-    found = found_columns(path, header, columns, optional)
-    table: dict[str, list[Any]] = {name: [] for name in found}
-    plan = [(header.index(name), columns[name], table[name]) for name in found]
+    wanted = _wanted(path, header, list(range(unnamed_columns(header))), *what)
+    values: list[list[Any]] = [[] for _ in wanted]
     for row, cells in rows:
         if len(cells) != len(header):
             raise wrong_width(path, row, cells, len(header))
-        for index, parse, values in plan:
+        for column, into in zip(wanted, values, strict=True):
             try:
-                values.append(parse(cells[index]))
+                into.append(column.parse(cells[column.position]))
             except ValueError as error:
-                raise ValueError(f"{path}: row {row}, column {header[index]}: {error}") from None
-    return table
+                raise bad_cell(path, row, column.name, error) from None
+    return _table(wanted, values)
 
 
 def _write_csv(cells: Mapping[str, list[Any]], path: Path) -> None:
@@ -128,21 +187,19 @@ def _write_csv(cells: Mapping[str, list[Any]], path: Path) -> None:
         writer.writerows(zip(*words, strict=True))
 
 
-def _read_parquet(
-    path: Path, columns: Mapping[str, Callable[[Any], Any]], optional: Collection[str]
-) -> dict[str, list[Any]]:
+def _read_parquet(path: Path, *what: Any) -> dict[str, list[Any]]:
     with parquet_file(path) as file:
-        found = found_columns(path, file.schema_arrow.names, columns, optional)
-        content = file.read(columns=found)
-    table: dict[str, list[Any]] = {}
-    for name in found:
-        values = table[name] = []
-        for row, cell in enumerate(content.column(name).to_pylist(), 1):
+        header = file.schema_arrow.names
+        wanted = _wanted(path, header, parquet_index(file.schema_arrow), *what)
+        content = file.read(columns=[header[column.position] for column in wanted])
+        cells = [content.column(header[column.position]).to_pylist() for column in wanted]
+    for column, values in zip(wanted, cells, strict=True):
+        for row, cell in enumerate(values):
             try:
-                values.append(columns[name](cell))
+                values[row] = column.parse(cell)
             except ValueError as error:
-                raise ValueError(f"{path}: row {row}, column {name}: {error}") from None
-    return table
+                raise bad_cell(path, row + 1, column.name, error) from None
+    return _table(wanted, cells)
 
 
 def write_parquet(columns: Mapping[str, Any], path: Path) -> None:
@@ -181,9 +238,34 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise ValueError(f"{path}: the file is empty")
 
 
+def unnamed_columns(header: Sequence[str]) -> int:
+    """Return how many columns at the beginning of a CSV file have no name, as the index of a data frame has none."""
+    return len(list(takewhile(_UNNAMED.fullmatch, header)))
+
+
+def parquet_index(schema: Any) -> list[int]:
+    """Return which columns of a Parquet file are the index of the data frame that was written, where one was."""
+    try:
+        said = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
+        names = {name for name in said if isinstance(name, str)}
+    except (KeyError, TypeError, ValueError, RecursionError):  # written by others, or broken
+        names = set()
+    return [i for i, name in enumerate(schema.names) if name in names or _INDEX_LEVEL.fullmatch(name)]
+
+
+def counts_rows(cells: Sequence[Any], start: int = 0) -> bool:
+    """Return whether cells are the numbers of their rows, from ``start``."""
+    return all(str(cell) == str(row) for row, cell in enumerate(cells, start))
+
+
 def wrong_width(path: Path, row: int, cells: list[str], width: int) -> ValueError:
     """Return the complaint about a row that is too short or too long."""
     return ValueError(f"{path}: row {row} must have {width} cells, got {len(cells)}")
+
+
+def bad_cell(path: Path, row: int, column: str | int, error: object) -> ValueError:
+    """Return the complaint about a cell."""
+    return ValueError(f"{path}: row {row}, column {shown(str(column))}: {error}")
 
 
 def parquet_file(path: Path) -> Any:
@@ -194,17 +276,13 @@ def parquet_file(path: Path) -> Any:
 
 
 def found_columns(path: Path, header: list[str], wanted: Iterable[str], optional: Collection[str] = ()) -> list[str]:
-    """Return the wanted columns that are there; a missing one that is not optional is a `ValueError`."""
-    refuse_duplicates(path, header)
-    missing = [name for name in wanted if name not in header and name not in optional]
-    if missing:
-        there = ", ".join(header[:10]) + ", …" * (len(header) > 10)
-        raise ValueError(f"{path}: column {missing[0]} is missing; the columns are {there}")
-    return [name for name in wanted if name in header]
-
-
-def refuse_duplicates(path: Path, names: Iterable[str]) -> None:
-    """Raise a `ValueError` if a name is there twice."""
-    for name, count in Counter(names).items():
+    """Return the wanted columns that are there; one that is there twice, or missing and not optional, is refused."""
+    found = []
+    for name in wanted:
+        count = header.count(name)
         if count > 1:
             raise ValueError(f"{path}: column {name} is there {count} times")
+        if not count and name not in optional:
+            raise ValueError(f"{path}: column {name} is missing; the columns are {listed(header)}")
+        found += [name] * count
+    return found

@@ -52,6 +52,14 @@ def test_profile_keeps_names(run, tmp_path):
     assert strict_json(out)["columns"]["name"] == ["left", "right"]
 
 
+def test_profile_is_told_whether_there_is_a_header(run, fails, tmp_path):
+    (tmp_path / "x.csv").write_text("1,2\n" + "0,1\n2,3\n" * 20)
+    err = fails(1, "profile", "x.csv")
+    assert "x.csv: row 1 may hold the features' names or the first sample; say --header or --no-header" in err
+    assert strict_json(run("profile", "x.csv", "--header", "--json")[1])["columns"]["name"] == ["1", "2"]
+    assert strict_json(run("profile", "x.csv", "--no-header", "--json")[1])["samples"] == 41
+
+
 def test_profile_of_constants_alone(run, tmp_path):
     np.save(tmp_path / "x.npy", np.ones((40, 12)))
     status, out, err = run("profile", "x.npy")

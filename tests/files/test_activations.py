@@ -178,6 +178,10 @@ def rows(x=X):
     return "".join(",".join(map(repr, row)) + "\n" for row in x.tolist())
 
 
+def numbered(labels):
+    return "".join(f"{label},{row}\n" for label, row in zip(labels, rows().splitlines(), strict=True))
+
+
 @pytest.mark.parametrize(
     ("header", "names"),
     [("", None), ("a,b,c\n", ("a", "b", "c")), ('"0","1","2"\r\n', ("0", "1", "2")), ("\n\nx,,z\n", ("x", "", "z"))],
@@ -194,7 +198,6 @@ def test_headers(tmp_path, header, names):
     ("content", "message"),
     [
         ("a,1,c\n" + rows(), "row 1 must be all numbers or all names, got numbers and 'a'"),
-        ("a,b,a\n" + rows(), "column a is there 2 times"),
         ("a,b,c\n" + rows() + "1,2\n", "row 102 must have 3 cells, got 2"),
         ("a,b,c\n" + rows() + "\n1,2,x\n", "row 103, column c: must be a finite number, got 'x'"),
         (rows() + "1,,3\n", "row 101, column 1: must be a finite number, got ''"),
@@ -210,6 +213,105 @@ def test_bad_text(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         Profile.from_activations(read_activations(path).data)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+FLAGS = "--header or --no-header"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (",a,b,c\n" + numbered(range(100)), "abc"),  # as pandas writes a data frame
+        ("Unnamed: 0,a,b,c\n" + numbered(range(100)), "abc"),  # and what it read so, without an index
+        (",Unnamed: 0,a,b,c\n" + numbered(f"{i},{i}" for i in range(100)), "abc"),  # and with a second one
+        (",a,b,c\n" + numbered(np.random.default_rng(0).permutation(1000)[:100]), "abc"),  # a part of the rows
+        (",a,b,c\n" + numbered(f"token {i % 7}" for i in range(100)), "abc"),
+        (",15,203,4077\n" + numbered(range(100)), ["15", "203", "4077"]),
+        ('"","a","a","b"\n' + numbered(range(1, 101)), "aab"),  # R counts from 1; labels repeat
+        ("15,203,4077\n" + rows(), ["15", "203", "4077"]),
+        ("0,1,2\n" + rows(X.round()), "012"),  # the body is written 1.0, -0.0: proof as well
+        ("7\n" + rows(X[:, :1]), "7"),
+        ("0,1,2,3,4,5\n" + "0,0,1,3,0,1\n" * 100, "012345"),
+        ("1.5,2.5,3.5\n" + rows(X[1:]), None),
+        ("3.0,4.0,5.0\n" + rows(X[1:].round()), None),
+        ("0,0,0\n" + rows(X[1:]), None),
+    ],
+)
+def test_names_and_index_of_text(tmp_path, text, names):
+    path = tmp_path / "x.csv"
+    path.write_text(text)
+    opened = read_activations(path)
+    data = np.concatenate(list(opened.data))
+    assert opened.names == (None if names is None else tuple(names))
+    assert data.shape == (100, 3 if names is None else len(names))
+    if ",a," in text:
+        np.testing.assert_array_equal(data, X)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1,2,3\n" + "0,1,4\n" * 50, FLAGS),  # counts, or the names of latents
+        ("7\n" + "3\n" * 50, FLAGS),
+        ("7\n" + "0\n0.5\n" * 50, FLAGS),
+        ("15.0,203.0\n" + rows(X[:, :2]), FLAGS),
+        ("a,1,c\n" + rows(), FLAGS),
+        (",a\n" + "0.5,1\n" * 50, "column 1 has no name, and its numbers are no index"),
+        (",a\n" + "1,1\n0,2\n" * 50, "column 1 has no name, and its numbers are no index"),
+        ('""\n' + "a\n" * 50, "there are no columns, or none but an index"),
+        ("index,a,b,c\n" + numbered(range(100)), "column index numbers the rows, as an index does: leave it out"),
+        (numbered(range(100)), "column 0 numbers the rows"),
+        (numbered(np.random.default_rng(0).permutation(1000)[:100]), "column 0 numbers the rows"),
+    ],
+)
+def test_text_that_may_be_read_two_ways_is_refused(tmp_path, text, message):
+    path = tmp_path / "x.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        list(read_activations(path).data)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_headers_as_they_are_said_to_be(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("1,2,3\n" + "0,1,4\n" * 50)
+    with_names, without = read_activations(path, header=True), read_activations(path, header=False)
+    assert (with_names.names, without.names) == (("1", "2", "3"), None)
+    assert [len(np.concatenate(list(opened.data))) for opened in (with_names, without)] == [50, 51]
+    with pytest.raises(ValueError, match=r"a header is for \.csv files, got header=False"):
+        read_activations(save(tmp_path / "x.npy"), header=False)
+
+
+def test_counts_that_happen_to_differ_are_no_index(tmp_path):
+    x = np.column_stack([np.random.default_rng(0).permutation(1000)[:100], np.arange(100) // 3])
+    path = tmp_path / "x.csv"
+    path.write_text("a,b\n" + rows(x))
+    np.testing.assert_array_equal(np.concatenate(list(read_activations(path).data)), x)
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ("__index_level_0__", '{"index_columns": ["__index_level_0__"]}'),
+        ("sample", '{"index_columns": ["sample"]}'),
+        ("__index_level_0__", None),  # another library copied the file
+        ("__index_level_0__", "[" * 100_000),
+    ],
+)
+@pytest.mark.parametrize("kind", ["numbers", "text"])
+def test_the_index_of_a_data_frame_in_parquet_is_no_feature(tmp_path, index, said, kind):
+    labels = list(range(100)) if kind == "numbers" else [f"token {i}" for i in range(100)]
+    table = pa.table({"a": X[:, 0], index: labels, "a.b": X[:, 1]})
+    pq.write_table(table.replace_schema_metadata({"pandas": said} if said else None), tmp_path / "x.parquet")
+    opened = read_activations(tmp_path / "x.parquet")
+    assert opened.names == ("a", "a.b")
+    np.testing.assert_array_equal(np.concatenate(list(opened.data)), X[:, :2])
+
+
+def test_a_parquet_column_that_numbers_the_rows(tmp_path):
+    pq.write_table(pa.table({"index": np.arange(100), "a": X[:, 0]}), tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"x\.parquet: column index numbers the rows"):
+        list(read_activations(tmp_path / "x.parquet").data)
 
 
 def test_long_text_in_chunks(tmp_path):
