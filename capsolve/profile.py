@@ -29,7 +29,8 @@ class Profile(ReadOnlyArrays):
         κ_i = E x_i⁴ / (E x_i²)² ≥ 1 of the zero-mean input x_i: Pearson's, 3 for a Gaussian. One number
         stands for all features.
     names : sequence of str, optional
-        A name for each feature; several may share one.
+        A name for each feature; several may share one. By default, where the importances are a column of a data frame
+        whose index does not just count, its index.
     moments : Moments, optional
         What the profile was measured from, where it was (see `from_activations`).
 
@@ -64,6 +65,7 @@ class Profile(ReadOnlyArrays):
             raise ValueError(f"moments must be of {v.size} features, got {moments.mean.size}")
         object.__setattr__(self, "importance", _frozen(v))
         object.__setattr__(self, "kurtosis", _frozen(k))
+        names = _index(importance) if names is None else names
         object.__setattr__(self, "names", None if names is None else _one_per_feature(names, v.size))
         object.__setattr__(self, "moments", moments)
 
@@ -94,15 +96,17 @@ class Profile(ReadOnlyArrays):
 
         Parameters
         ----------
-        activations : array, sparse matrix, or iterable of them; shape (samples, n)
-            Anything that is cut by rows: NumPy arrays of any real dtype, memory-mapped ones included,
-            datasets of h5py and the like, SciPy's sparse arrays and matrices, nested lists. It is read in
+        activations : array, sparse matrix, or iterable of them; data frame; path or list of paths
+            Anything that is cut by rows, shape (samples, n): NumPy arrays of any real dtype, memory-mapped ones
+            included, datasets of h5py and the like, SciPy's sparse arrays and matrices, nested lists. It is read in
             blocks of 2¹⁸ values (at least 32 rows), so a file larger than the memory will do: 20 MB and 200
-            numbers per feature are at work. Sparse ones take time in proportion to their stored entries.
+            numbers per feature are at work. Sparse ones take time in proportion to their stored entries. Arrays of
+            shape (batch, position, n) hold batch × position samples. Files are read as `capsolve.read_activations`
+            does, and what that returns will do too; it has options for files that can be read in several ways.
         importance : array_like, shape (n,), optional
             Used as it is. By default the variance of each feature.
         names : iterable of str, optional
-            A name for each feature.
+            A name for each feature; by default those in the file or data frame.
         progress : bool
             Show a progress bar on standard error.
 
@@ -117,7 +121,7 @@ class Profile(ReadOnlyArrays):
         ------
         ValueError
             If there are fewer than 30 samples; an entry is NaN, infinite or beyond ±2¹⁰⁰⁰ (its row and column
-            are named); the data are not two-dimensional and real, or chunks differ in width; a positive
+            are named); the data are not of two or three axes and real, or chunks differ in width; a positive
             importance is given to a feature that never varies; or a variance is outside the range of float64
             and no importance is given.
 
@@ -132,8 +136,11 @@ class Profile(ReadOnlyArrays):
         >>> profile.kurtosis.round(1), profile.moments.kurtosis_error.round(1)  # 6/density = 12
         (array([12.1, 11.9]), array([0.3, 0.2]))
         """
-        names = None if names is None else tuple(names)
-        moments = measure(activations, progress=progress)
+        from capsolve.files.activations import as_activations  # noqa: PLC0415
+
+        given = as_activations(activations)
+        names = given.names if names is None else tuple(names)
+        moments = measure(given.data, progress=progress)
         if importance is None:
             lost = ~moments.constant & ~((moments.variance > 0) & np.isfinite(moments.variance))
             _refuse(
@@ -259,6 +266,15 @@ def _frozen(array: FloatArray) -> FloatArray:
     copy = np.array(array, dtype=np.float64)
     copy.setflags(write=False)
     return copy
+
+
+def _index(column: Any) -> tuple[str, ...] | None:
+    """Return the index of a column of a data frame, unless it counts the rows."""
+    index = getattr(column, "index", None)
+    if index is None or callable(index):  # a list has a method of that name
+        return None
+    names = tuple(str(label) for label in index)
+    return None if names == tuple(map(str, range(len(names)))) else names
 
 
 def _one_per_feature(names: Iterable[str], features: int) -> tuple[str, ...]:

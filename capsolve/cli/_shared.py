@@ -81,14 +81,15 @@ def keep_inputs(source: Path, *outputs: Path | None) -> None:
 
 
 @contextmanager
-def about(source: str | Path) -> Iterator[None]:
-    """Make complaints about what a file says name the file."""
+def about(*sources: str | Path) -> Iterator[None]:
+    """Make complaints about what a file says name the file, or the files."""
     try:
         yield
     except ValueError as error:
-        if str(source) in str(error):
+        if any(str(source) in str(error) for source in sources):
             raise
-        raise ValueError(f"{source}: {error}") from error
+        more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
+        raise ValueError(f"{sources[0]}{more}: {error}") from error
 
 
 def print_json(content: Mapping[str, Any]) -> None:

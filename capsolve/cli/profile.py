@@ -15,40 +15,47 @@ if TYPE_CHECKING:
 
 
 @click.command("profile")
-@click.argument("activations", type=click.Path(path_type=Path))
+@click.argument("activations", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("-o", "--output", callback=table_path, metavar="FILE", help="Write the profile as .csv or .parquet.")
-@click.option("--key", metavar="NAME", help="Which array of an .npz or .safetensors file that has several.")
+@click.option("--key", metavar="NAME", help="Which array of a file that has several.")
 @click.option("--header/--no-header", default=None, help="Whether the first row of a .csv file holds names.")
 @json_flag
-def command(activations: Path, output: Path | None, key: str | None, header: bool | None, as_json: bool) -> None:
+def command(
+    activations: tuple[Path, ...], output: Path | None, key: str | None, header: bool | None, as_json: bool
+) -> None:
     """Measure the importance and kurtosis of features.
 
-    ACTIVATIONS is a file of samples (rows) by features (columns): .npy, .npz, .csv, .parquet or .safetensors.
-    All but .npz is read in pieces and need not fit into memory. The importance of a feature is its variance. A
+    ACTIVATIONS is a file of samples (rows) by features (columns): .npy, .npz, .csv, .parquet, .safetensors, .pt
+    or .pth; or several files, or a folder of them. Arrays may have three axes, batch, position and feature. All
+    but .npz is read in pieces and need not fit into memory. The importance of a feature is its variance. A
     feature that never varies has no kurtosis: it gets importance 0 and kurtosis 3, and is reported.
 
     \b
-    Example:
+    Examples:
       capsolve profile activations.npy -o profile.csv
+      capsolve profile layer3/ --json
     """  # noqa: D301  (click's mark for lines to be kept)
     from capsolve.files import read_activations, write_profile  # noqa: PLC0415
     from capsolve.profile import Profile  # noqa: PLC0415
 
-    keep_inputs(activations, output)
-    with about(activations):
+    for source in activations:
+        keep_inputs(source, output)
+    with about(*activations):
         samples = read_activations(activations, key=key, header=header)
-        measured = Profile.from_activations(samples.data, names=samples.names, progress=sys.stderr.isatty())
+        measured = Profile.from_activations(samples, progress=sys.stderr.isatty())
+    if samples.note is not None:
+        click.echo(f"capsolve: note: {samples.note}", err=True)
     if output is not None:
         write_profile(measured, output)
     report(as_json, lambda: _profile_content(activations, measured), lambda: _profile_summary(measured), output)
 
 
-def _profile_content(source: Path, measured: Profile) -> dict[str, Any]:
+def _profile_content(sources: tuple[Path, ...], measured: Profile) -> dict[str, Any]:
     moments = measured.moments
     assert moments is not None  # noqa: S101  (for the type checker: from_activations always measures)
     columns = {} if measured.names is None else {"name": measured.names}
     return {
-        "activations": str(source),
+        "activations": str(sources[0]) if len(sources) == 1 else [str(source) for source in sources],
         "samples": moments.samples,
         "features": len(measured),
         "columns": columns
