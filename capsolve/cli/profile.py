@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from capsolve.cli._shared import about, json_flag, keep_inputs, report, table_path
+from capsolve.cli._shared import (
+    InputPath,
+    about,
+    input_file,
+    json_flag,
+    keep_inputs,
+    output_table,
+    report,
+    table_or_standard,
+)
 
 if TYPE_CHECKING:
     from capsolve.profile import Profile
 
 
 @click.command("profile")
-@click.argument("activations", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("-o", "--output", callback=table_path, metavar="FILE", help="Write the profile as .csv or .parquet.")
+@click.argument("activations", type=InputPath(), nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    callback=table_or_standard,
+    metavar="FILE",
+    help="Write the profile as .csv or .parquet; - is standard output.",
+)
 @click.option("--key", metavar="NAME", help="Which array of a file that has several.")
 @click.option("--header/--no-header", default=None, help="Whether the first row of a .csv file holds names.")
 @json_flag
@@ -26,27 +42,32 @@ def command(
     """Measure the importance and kurtosis of features.
 
     ACTIVATIONS is a file of samples (rows) by features (columns): .npy, .npz, .csv, .parquet, .safetensors, .pt
-    or .pth; or several files, or a folder of them. Arrays may have three axes, batch, position and feature. All
-    but .npz is read in pieces and need not fit into memory. The importance of a feature is its variance. A
-    feature that never varies has no kurtosis: it gets importance 0 and kurtosis 3, and is reported.
+    or .pth; or several files, or a folder of them, or - for standard input. Arrays may have three axes: batch,
+    position and feature. All but .npz is read in pieces and need not fit into memory. The importance of a feature
+    is its variance. A feature that never varies has no kurtosis: it gets importance 0 and kurtosis 3, and is
+    reported.
 
     \b
     Examples:
       capsolve profile activations.npy -o profile.csv
       capsolve profile layer3/ --json
+      capsolve profile activations.npy -o - | capsolve solve - -D 16
     """  # noqa: D301  (click's mark for lines to be kept)
     from capsolve.files import read_activations, write_profile  # noqa: PLC0415
     from capsolve.profile import Profile  # noqa: PLC0415
 
     for source in activations:
         keep_inputs(source, output)
-    with about(*activations):
-        samples = read_activations(activations, key=key, header=header)
+    with ExitStack() as stack:
+        paths = [stack.enter_context(input_file(source)) for source in activations]
+        stack.enter_context(about(*paths))
+        samples = read_activations(paths, key=key, header=header)
         measured = Profile.from_activations(samples, progress=sys.stderr.isatty())
     if samples.note is not None:
-        click.echo(f"capsolve: note: {samples.note}", err=True)
+        click.echo(f"capsolve: note: {activations[0]}: {samples.note}", err=True)
     if output is not None:
-        write_profile(measured, output)
+        with output_table(output) as path:
+            write_profile(measured, path)
     report(as_json, lambda: _profile_content(activations, measured), lambda: _profile_summary(measured), output)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from capsolve._checks import FloatArray, listed, shown
-from capsolve.files._paths import StrPath, existing_file, optional_module, readable_file
+from capsolve.files._paths import StrPath, existing_file, optional_module, readable_file, require_path
 from capsolve.files.tables import (
     bad_cell,
     counts_rows,
@@ -22,7 +22,6 @@ from capsolve.files.tables import (
     parquet_file,
     parquet_index,
     unnamed_columns,
-    wrong_width,
 )
 from capsolve.files.tensors import SUFFIXES, Tensor, open_tensors, require_key
 from capsolve.moments import MINIMUM_SAMPLES
@@ -126,13 +125,13 @@ def as_activations(given: Any) -> Activations:
 
 def _files(path: StrPath) -> list[Path]:
     """Return the files in a folder, in order of their paths, or the file itself."""
-    folder = Path(path)
-    if str(path) == "" or not folder.is_dir():
-        return [existing_file(path, *KINDS)[0]]
+    folder = require_path(path)
+    if not folder.is_dir():
+        return [folder]
     found = [
         file
         for file in folder.rglob("*")
-        if file.suffix.lower() in KINDS and file.is_file() and not file.name.startswith(".")
+        if file.suffix.lower() in KINDS and not file.is_dir() and not file.name.startswith(".")
     ]
     kinds = sorted({file.suffix.lower() for file in found})
     if len(kinds) != 1:
@@ -158,7 +157,7 @@ def _joined(files: list[Path], parts: list[Activations]) -> Activations:
             names = [f"names {listed(given)}" if given else "none" for given in (parts[0].names, part.names)]
             raise ValueError(f"{file}: must have the columns of {files[0]}, {names[0]}, got {names[1]}")
     notes = [part.note for part in parts if part.note is not None]
-    more = f"; and {len(notes) - 1} more so" if len(notes) > 1 else ""
+    more = f", and {len(notes) - 1} more files" if len(notes) > 1 else ""
     return Activations(_Joined(files, parts), parts[0].names, notes[0] + more if notes else None)
 
 
@@ -209,7 +208,7 @@ def _require_finite(file: Path, chunk: Any, row: int) -> None:
 def _open_csv(path: Path, header: bool | None) -> Activations:
     rows = csv_rows(path)
     row, first = next(rows)
-    body = [cells for _, cells in islice(rows, _LOOK) if len(cells) == len(first)]
+    body = [cells for _, cells in islice(rows, _LOOK)]
     if not _has_header(path, row, first, body, header):
         return Activations(_CsvChunks(path, len(first), 0, None), None)
     index = unnamed_columns(first)
@@ -306,9 +305,6 @@ class _CsvChunks:
         return self.names[column] if self.names else column
 
     def _numbers(self, batch: list[tuple[int, list[str]]]) -> FloatArray:
-        for row, cells in batch:
-            if len(cells) != self.width:
-                raise wrong_width(self.path, row, cells, self.width)
         try:
             block = np.array([list(map(float, cells[self.index :])) for _, cells in batch])
             if np.isfinite(block).all() and not any("_" in "".join(cells[self.index :]) for _, cells in batch):
@@ -327,7 +323,7 @@ class _CsvChunks:
 
 def _open_parquet(path: Path) -> Activations:
     types = optional_module("pyarrow.types", "parquet")
-    with parquet_file(path) as file:
+    with parquet_file(path) as file, readable_file(path):
         schema = file.schema_arrow
     index = parquet_index(schema)
     columns = [i for i in range(len(schema.names)) if i not in index]
@@ -347,8 +343,7 @@ class _ParquetChunks:
     names: tuple[str, ...]
 
     def __iter__(self) -> Iterator[FloatArray]:
-        arrow = optional_module("pyarrow", "parquet")
-        with parquet_file(self.path) as file, readable_file(self.path, arrow.ArrowException, OSError):
+        with parquet_file(self.path) as file, readable_file(self.path):
             start = 1
             for batch in file.iter_batches(batch_size=max(1, _CHUNK // len(self.names))):
                 # nulls become NaN
@@ -381,7 +376,7 @@ def _open_tensor(path: Path, kind: str, key: str | None) -> Activations:
     note = None
     if len(tensor.shape) == 3:
         batches, positions, features = tensor.shape
-        note = f"{path}: {batches} batches of {positions} positions, each a sample of {features} features"
+        note = f"{batches} batches of {positions} positions, each a sample of {features} features"
     return Activations(_TensorChunks(tensor), None, note)
 
 
@@ -401,7 +396,7 @@ def _sparse(path: Path) -> Any:
     """Read a sparse matrix of SciPy, and check that its indices lie inside: compiled code trusts them."""
     from scipy import sparse  # noqa: PLC0415
 
-    with readable_file(path, Exception):
+    with readable_file(path):
         matrix = sparse.load_npz(path)
         if max(matrix.shape) > _LONGEST_SPARSE:
             raise ValueError(f"must have at most {_LONGEST_SPARSE} rows and columns, got shape {matrix.shape}")

@@ -1,5 +1,6 @@
 """``capsolve profile``: measured profiles, and what it says of bad activations."""
 
+import io
 import sys
 
 import numpy as np
@@ -102,6 +103,32 @@ def test_profile_says_how_it_read_three_axes(run, activations, tmp_path):
     status, out, err = run("profile", "y.npy", "--json")
     assert (status, strict_json(out)["samples"]) == (0, 500)
     assert err == "capsolve: note: y.npy: 50 batches of 10 positions, each a sample of 4 features\n"
+
+
+def standard_input(monkeypatch, content):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_a_pipeline(run, fails, activations, tmp_path, monkeypatch):
+    expected = run("profile", "x.npy", "--json")[1]
+    standard_input(monkeypatch, (tmp_path / "x.npy").read_bytes())
+    assert run("profile", "-", "--json")[1] == expected.replace("x.npy", "-")
+    status, table, err = run("profile", "x.npy", "-o", "-")
+    assert (status, err.startswith("4 features from 500 samples")) == (0, True)
+    run("profile", "x.npy", "-o", "p.csv")
+    assert table == (tmp_path / "p.csv").read_text()
+    assert "wrote" not in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.csv", "x.npy"]
+    standard_input(monkeypatch, b"a\n1\nx\n")
+    assert "error: standard input: row 3, column a: must be" in fails(1, "profile", "-")
+    standard_input(monkeypatch, b"")
+    assert "error: standard input: the file is empty" in fails(1, "profile", "-")
+    assert "the table or the JSON object, not both" in fails(2, "profile", "x.npy", "--json", "-o", "-")
+    assert "the table or the JSON object, not both" in fails(2, "profile", "x.npy", "-o", "-", "--json")
+
+
+def test_an_empty_path_is_not_the_current_folder(fails, activations):
+    assert "a path must not be empty" in fails(2, "profile", "")
 
 
 def test_progress_is_for_terminals(run, activations, monkeypatch):

@@ -185,7 +185,7 @@ def test_three_axes_are_batch_position_and_feature(tmp_path, monkeypatch, kind, 
         save(path, x)
     monkeypatch.setattr("capsolve.files.activations._BLOCK", 40)
     opened = read_activations(path)
-    assert opened.note == f"{path}: 12 batches of 5 positions, each a sample of 3 features"
+    assert opened.note == "12 batches of 5 positions, each a sample of 3 features"
     expected = x.astype(np.float64).reshape(60, 3)
     np.testing.assert_array_equal(np.concatenate(list(opened.data)), expected)
     assert bits(Profile.from_activations(opened).kurtosis) == bits(Profile.from_activations(expected).kurtosis)

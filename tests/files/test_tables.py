@@ -81,3 +81,33 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, suffix):
     assert str(path) in str(caught.value)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == [path.name]
+
+
+def test_sizes_are_bounded(tmp_path, monkeypatch):
+    path = tmp_path / "t.csv"
+    write_table({"a": [1.0] * 10}, path)
+    write_table({"a": [1.0] * 10}, tmp_path / "t.parquet")
+    monkeypatch.setattr("capsolve.files.tables._MOST_ROWS", 9)
+    with pytest.raises(ValueError, match=r"t\.parquet: a table .* must have at most 9 rows, got 10"):
+        read_table(tmp_path / "t.parquet", {"a": number()})
+    monkeypatch.setattr("capsolve.files.tables._LARGEST", 41)
+    with pytest.raises(ValueError, match=r"t\.csv: a table is read as a whole and must have at most 41 bytes"):
+        read_table(path, {"a": number()})
+    monkeypatch.setattr("capsolve.files.tables._LARGEST", 42)
+    monkeypatch.setattr("capsolve.files.tables._LONGEST_LINE", 4)
+    with pytest.raises(ValueError, match=r"t\.csv: after row 1: a line must have less than 4 characters"):
+        read_table(path, {"a": number()})
+    monkeypatch.setattr("capsolve.files.tables._LONGEST_LINE", 5)
+    assert read_table(path, {"a": number()}) == {"a": [1.0] * 10}
+
+
+def test_messages_are_short_lines(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(",".join(f"column\x1b{i}" + "x" * 1000 for i in range(20_000)) + "\n")
+    with pytest.raises(ValueError, match=r"column\\x1b0x+…, .*, …$") as caught:
+        read_table(path, {"a": number()})
+    assert len(str(caught.value)) < 500
+    path.write_text('a\n"' + "y\n" * 10_000 + '"\n')
+    with pytest.raises(ValueError, match=r"row 2, column a: must be a finite number, got 'y\\ny.*…$") as caught:
+        read_table(path, {"a": number()})
+    assert len(str(caught.value)) < 300
