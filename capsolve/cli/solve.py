@@ -22,7 +22,6 @@ from capsolve.cli._shared import (
     report,
     table_or_standard,
 )
-from capsolve.files import _paths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +34,9 @@ if TYPE_CHECKING:
 def _larger_than_memory(profile: str) -> bool:
     """Return whether the profile is a folder of files, or a pattern for them."""
     from capsolve.examples import examples  # noqa: PLC0415
+    from capsolve.files._paths import is_dataset  # noqa: PLC0415
 
-    return profile not in examples() and _paths.is_dataset(profile)
+    return profile not in examples() and is_dataset(profile)
 
 
 def _output(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
