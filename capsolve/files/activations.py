@@ -15,6 +15,7 @@ import numpy as np
 from capsolve._checks import FloatArray, listed, shown
 from capsolve.files._paths import StrPath, existing_file, optional_module, readable_file, require_path
 from capsolve.files.tables import (
+    as_meant,
     bad_cell,
     counts_rows,
     csv_rows,
@@ -214,7 +215,7 @@ def _open_csv(path: Path, header: bool | None) -> Activations:
     index = unnamed_columns(first)
     for column in range(index):
         _require_index(path, column, [cells[column] for cells in body])
-    names = _names(path, first[index:])
+    names = _names(path, map(as_meant, first[index:]))
     return Activations(_CsvChunks(path, len(first), index, names), names)
 
 

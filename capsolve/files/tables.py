@@ -33,6 +33,10 @@ from capsolve.files._paths import (
 _UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)?)?")
 _INDEX_LEVEL = re.compile(r"__index_level_\d+__")
 
+# Text that a spreadsheet takes for a formula, and the same when it was written, with an apostrophe in front of it.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+_QUOTED_FORMULA = re.compile(r"'+[=+\-@\t\r\n＝＋－＠]")
+
 # What is read as a whole has so many bytes and rows at most, and a line of text so many characters.
 _LARGEST, _MOST_ROWS, _LONGEST_LINE = 2**32, 2**28, 2**26
 
@@ -110,7 +114,8 @@ def write_table(columns: Mapping[str, Iterable[Any]], path: StrPath) -> None:
     """Write columns of numbers, truth values or text to a .csv or .parquet file.
 
     Floats are written so that reading restores them to the last bit. In a CSV file truth values are ``true`` and
-    ``false``.
+    ``false``, and text that a spreadsheet would execute, such as ``=1+1``, has an apostrophe in front of it, which
+    `read_table` takes away.
 
     Raises `ValueError` if columns differ in length or hold anything else, or the file type is unknown, and `OSError` if
     the file cannot be written. A file that is there already is replaced, when the new one is complete.
@@ -132,7 +137,7 @@ def column_names(path: StrPath) -> list[str]:
     """Return what the columns of a .csv or .parquet file are called."""
     path, kind = existing_file(path, ".csv", ".parquet")
     if kind == ".csv":
-        return next(csv_rows(path))[1]
+        return list(map(as_meant, next(csv_rows(path))[1]))
     with parquet_file(path) as file:
         names: list[str] = file.schema_arrow.names
     return names
@@ -176,26 +181,38 @@ def _table(wanted: Iterable[_Wanted], values: Iterable[list[Any]]) -> dict[str, 
 
 def _read_csv(path: Path, *what: Any) -> dict[str, list[Any]]:
     rows = csv_rows(path)
-    _, header = next(rows)
+    header = list(map(as_meant, next(rows)[1]))
     wanted = _wanted(path, header, list(range(unnamed_columns(header))), *what)
     values: list[list[Any]] = [[] for _ in wanted]
     for row, cells in rows:
         for column, into in zip(wanted, values, strict=True):
             try:
-                into.append(column.parse(cells[column.position]))
+                into.append(column.parse(as_meant(cells[column.position])))
             except ValueError as error:
                 raise bad_cell(path, row, column.name, error) from None
     return _table(wanted, values)
 
 
 def _write_csv(cells: Mapping[str, list[Any]], path: Path) -> None:
-    words = [[("false", "true")[c] if c is True or c is False else c for c in column] for column in cells.values()]
+    words = [[_written(cell) for cell in column] for column in ([*cells], *cells.values())]
     # a bare carriage return is quoted only when all text is
-    returns = any(isinstance(c, str) and "\r" in c for column in [list(cells), *words] for c in column)
+    returns = any(isinstance(c, str) and "\r" in c for column in words for c in column)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL)
-        writer.writerow(cells)
-        writer.writerows(zip(*words, strict=True))
+        writer.writerow(words[0])
+        writer.writerows(zip(*words[1:], strict=True))
+
+
+def _written(cell: Any) -> Any:
+    """Return a cell as it stands in a CSV file."""
+    if isinstance(cell, str):
+        return f"'{cell}" if _FORMULA.match(cell) else cell
+    return ("false", "true")[cell] if isinstance(cell, bool) else cell
+
+
+def as_meant(cell: str) -> str:
+    """Return what was meant by text in a CSV file: without the apostrophe that keeps spreadsheets from executing it."""
+    return cell[1:] if _QUOTED_FORMULA.match(cell) else cell
 
 
 def _read_parquet(path: Path, *what: Any) -> dict[str, list[Any]]:

@@ -347,6 +347,7 @@ FLAGS = "--header or --no-header"
         (",15,203,4077\n" + numbered(range(100)), ["15", "203", "4077"]),
         ('"","a","a","b"\n' + numbered(range(1, 101)), "aab"),  # R counts from 1; labels repeat
         ("15,203,4077\n" + rows(), ["15", "203", "4077"]),
+        ("'=a,'b,''+\n" + rows(), ["=a", "'b", "'+"]),  # as tables are written
         ("0,1,2\n" + rows(X.round()), "012"),  # the body is written 1.0, -0.0: proof as well
         ("7\n" + rows(X[:, :1]), "7"),
         ("0,1,2,3,4,5\n" + "0,0,1,3,0,1\n" * 100, "012345"),
