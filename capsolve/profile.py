@@ -140,7 +140,18 @@ class Profile(ReadOnlyArrays):
 
         given = as_activations(activations)
         names = given.names if names is None else tuple(names)
-        moments = measure(given.data, progress=progress)
+        try:
+            return cls._measured(given.data, importance, names, progress)
+        except ValueError as error:
+            if given.source is None or given.source in str(error):
+                raise
+            raise ValueError(f"{given.source}: {error}") from None
+
+    @classmethod
+    def _measured(
+        cls, data: Any, importance: npt.ArrayLike | None, names: tuple[str, ...] | None, progress: bool
+    ) -> Profile:
+        moments = measure(data, progress=progress)
         if importance is None:
             lost = ~moments.constant & ~((moments.variance > 0) & np.isfinite(moments.variance))
             _refuse(

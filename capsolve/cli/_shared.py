@@ -137,15 +137,14 @@ def table_or_standard(context: click.Context, parameter: click.Parameter, value:
 
 
 @contextmanager
-def about(*sources: str | Path) -> Iterator[None]:
-    """Make complaints about what a file says name the file, or the files."""
+def about(source: str | Path) -> Iterator[None]:
+    """Make complaints about what a file says name the file."""
     try:
         yield
     except ValueError as error:
-        if any(str(source) in str(error) for source in sources):
+        if str(source) in str(error):
             raise
-        more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
-        raise ValueError(f"{sources[0]}{more}: {error}") from error
+        raise ValueError(f"{source}: {error}") from error
 
 
 def print_json(content: Mapping[str, Any]) -> None:

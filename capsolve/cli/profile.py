@@ -11,7 +11,6 @@ import click
 
 from capsolve.cli._shared import (
     InputPath,
-    about,
     input_file,
     json_flag,
     keep_inputs,
@@ -60,7 +59,6 @@ def command(
         keep_inputs(source, output)
     with ExitStack() as stack:
         paths = [stack.enter_context(input_file(source)) for source in activations]
-        stack.enter_context(about(*paths))
         samples = read_activations(paths, key=key, header=header)
         measured = Profile.from_activations(samples, progress=sys.stderr.isatty())
     if samples.note is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ class Activations:
     """The names of the features, where the file has any."""
     note: str | None = None
     """How the file was read, where that is not plain from its type."""
+    source: str | None = None
+    """Which file or files it was, for messages."""
 
 
 def read_activations(
@@ -106,7 +108,8 @@ def read_activations(
     if not files:
         raise ValueError("path must name at least one file, got none")
     parts = [_open(file, key, header) for file in files]
-    return parts[0] if len(parts) == 1 else _joined(files, parts)
+    joined = parts[0] if len(parts) == 1 else _joined(files, parts)
+    return replace(joined, source=str(files[0]) + f" and {len(files) - 1} more" * (len(files) > 1))
 
 
 def as_activations(given: Any) -> Activations:
@@ -362,7 +365,8 @@ class _ParquetChunks:
 
 
 def _open_tensor(path: Path, kind: str, key: str | None) -> Activations:
-    tensors = open_tensors(path, kind)
+    with readable_file(path):
+        tensors = open_tensors(path, kind)
     if key is None and kind == ".npz" and {"format", "shape", "data"} <= tensors.keys():
         return Activations(_sparse(path), None)
     tensor = tensors[_only(path, key, tensors)]
@@ -373,24 +377,28 @@ def _open_tensor(path: Path, kind: str, key: str | None) -> Activations:
         raise ValueError(f"{path}: activations must hold real numbers, got dtype {tensor.dtype}")
     if len(tensor.shape) == 2 and kind in _SLICED:
         # NumPy's own formats are mapped, or decompressed in memory
-        return Activations(tensor if kind == ".safetensors" else tensor[:], None)
+        with readable_file(path):
+            return Activations(tensor if kind == ".safetensors" else tensor[:], None)
     note = None
     if len(tensor.shape) == 3:
         batches, positions, features = tensor.shape
         note = f"{batches} batches of {positions} positions, each a sample of {features} features"
-    return Activations(_TensorChunks(tensor), None, note)
+    return Activations(_TensorChunks(path, tensor), None, note)
 
 
 @dataclass(frozen=True)
 class _TensorChunks:
     """The samples along all axes of an array but the last, in chunks."""
 
+    path: Path
     tensor: Tensor
 
     def __iter__(self) -> Iterator[Any]:
         rest = self.tensor.shape[1:]
         for part in _cut(self.tensor.shape):
-            yield self.tensor.read((part, *[slice(None)] * len(rest))).reshape(-1, rest[-1])
+            with readable_file(self.path):
+                samples = self.tensor.read((part, *[slice(None)] * len(rest))).reshape(-1, rest[-1])
+            yield samples
 
 
 def _sparse(path: Path) -> Any:
