@@ -88,7 +88,7 @@ def read_activations(
         or numbers, a first column numbers the rows or has no name and is no index either, or the file is broken. In
         text, a bad cell is found when the data are read; path, row and column are named.
     OSError
-        If the file is missing, unreadable or a directory.
+        If a file is missing or unreadable.
     ImportError
         If an optional library is missing; it names the extra to install.
 
@@ -124,7 +124,10 @@ def as_activations(given: Any) -> Activations:
     if columns is None or not hasattr(given, "shape"):
         return Activations(given, None)
     data = given.to_numpy() if hasattr(given, "to_numpy") else np.asarray(given)
-    return Activations(data, tuple(str(column) for column in columns))
+    names = tuple(str(column) for column in columns)
+    if names and data.dtype.kind in "iuf":
+        _refuse_index("activations", names[0], data)
+    return Activations(data, names)
 
 
 def _files(path: StrPath) -> list[Path]:
@@ -269,7 +272,7 @@ def _names(path: Path, names: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def _refuse_index(path: Path, name: str | int, block: FloatArray) -> None:
+def _refuse_index(where: object, name: str | int, block: FloatArray) -> None:
     """Refuse a first column that numbers the samples: taken for a feature it would be the one of all importance.
 
     It counts from 0 or 1, or holds different whole numbers where the other columns hold none but zeros.
@@ -281,7 +284,7 @@ def _refuse_index(path: Path, name: str | int, block: FloatArray) -> None:
         any(np.array_equal(first, np.arange(first.size) + start) for start in (0, 1))
         or (others.any() and not ((others == np.floor(others)) & (others != 0)).any())
     ):
-        raise ValueError(f"{path}: column {shown(str(name))} numbers the rows, as an index does: leave it out")
+        raise ValueError(f"{where}: column {shown(str(name))} numbers the rows, as an index does: leave it out")
 
 
 @dataclass(frozen=True)

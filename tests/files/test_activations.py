@@ -266,14 +266,20 @@ def test_files_that_do_not_belong_together(tmp_path):
 class Frame:
     """What pandas and Polars have in common."""
 
-    def __init__(self, columns):
-        self.columns, self.shape = columns, X.shape
+    def __init__(self, columns, values=X):
+        self.columns, self.shape, self.values = columns, values.shape, values
 
     def __getitem__(self, rows):
         raise AssertionError("by label or by position?")
 
     def to_numpy(self):
-        return X
+        return self.values
+
+
+def test_an_index_among_the_columns_of_a_data_frame():
+    for labels in (np.arange(100), np.random.default_rng(0).permutation(1000)[:100]):
+        with pytest.raises(ValueError, match="column Unnamed: 0 numbers the rows"):
+            Profile.from_activations(Frame(["Unnamed: 0", "a", "b", "c"], np.column_stack([labels, X])))
 
 
 @pytest.mark.parametrize(("columns", "names"), [(["a", "b", "b"], ("a", "b", "b")), ([15, 203, 4], ("15", "203", "4"))])
