@@ -143,9 +143,10 @@ class Profile(ReadOnlyArrays):
         try:
             return cls._measured(given.data, importance, names, progress)
         except ValueError as error:
-            if given.source is None or given.source in str(error):
+            if not given.sources or any(str(source) in str(error) for source in given.sources):
                 raise
-            raise ValueError(f"{given.source}: {error}") from None
+            more = f" and {len(given.sources) - 1} more" * (len(given.sources) > 1)
+            raise ValueError(f"{given.sources[0]}{more}: {error}") from None
 
     @classmethod
     def _measured(

@@ -8,7 +8,6 @@ import os
 import shutil
 import stat
 import uuid
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -95,13 +94,13 @@ def copied(stream: IO[bytes], folder: Path) -> Path:
     with path.open("wb") as file:
         shutil.copyfileobj(stream, file)
     with path.open("rb") as file:
-        start = file.read(9)
+        start = file.read(300)
     suffix = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), ".csv")
-    if start[8:] == b"{":  # after the length of a header in JSON
+    if start[8:9] == b"{":  # after the length of a header in JSON
         suffix = ".safetensors"
-    if suffix == ".npz" and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            suffix = ".npz" if all(name.endswith(".npy") for name in archive.namelist()) else ".pt"
+    if suffix == ".npz":  # or another zip file, as the name of what it holds first tells
+        length = int.from_bytes(start[26:28], "little")
+        suffix = ".npz" if start[30 : 30 + length].endswith(b".npy") else ".pt"
     return path.rename(path.with_suffix(suffix))
 
 

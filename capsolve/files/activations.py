@@ -47,8 +47,8 @@ class Activations:
     """The names of the features, where the file has any."""
     note: str | None = None
     """How the file was read, where that is not plain from its type."""
-    source: str | None = None
-    """Which file or files it was, for messages."""
+    sources: tuple[Path, ...] = ()
+    """Which files it was."""
 
 
 def read_activations(
@@ -109,7 +109,7 @@ def read_activations(
         raise ValueError("path must name at least one file, got none")
     parts = [_open(file, key, header) for file in files]
     joined = parts[0] if len(parts) == 1 else _joined(files, parts)
-    return replace(joined, source=str(files[0]) + f" and {len(files) - 1} more" * (len(files) > 1))
+    return replace(joined, sources=tuple(files))
 
 
 def as_activations(given: Any) -> Activations:

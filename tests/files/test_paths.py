@@ -110,7 +110,7 @@ def npz(save):
         (b"", ".csv"),
         (npz(lambda stream: np.save(stream, np.eye(2))), ".npy"),
         (npz(lambda stream: np.savez(stream, np.eye(2))), ".npz"),
-        (b"PK\x03\x04", ".npz"),
+        (b"PK\x03\x04" + bytes(22) + b"\x10\0\0\0" + b"archive/data.pkl", ".pt"),
         (b"PAR1", ".parquet"),
         (b"\x02\0\0\0\0\0\0\0{}", ".safetensors"),
     ],
