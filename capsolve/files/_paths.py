@@ -7,6 +7,7 @@ import glob
 import os
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from typing import IO, Any
 from capsolve._checks import shown
 
 StrPath = str | os.PathLike[str]
+
+_PATIENCE = 5.0  # seconds that a folder may take to go
 
 # How files of other types than text begin.
 _MAGIC = {b"\x93NUMPY": ".npy", b"PAR1": ".parquet", b"PK\x03\x04": ".npz", b"\x80\x02": ".pt"}
@@ -159,7 +162,9 @@ def new_folder(folder: StrPath) -> Iterator[Path]:
         yield temporary
         temporary.replace(target)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        end = time.monotonic() + _PATIENCE
+        while temporary.exists() and time.monotonic() < end:
+            shutil.rmtree(temporary, ignore_errors=True)  # which fails if a thread that is still at work adds a file
 
 
 def require_new_folder(folder: StrPath) -> Path:

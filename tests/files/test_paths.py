@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from capsolve.files import open_profile, read_activations, read_allocation, read_profile, replacing
-from capsolve.files._paths import copied, is_dataset, readable_file
+from capsolve.files._paths import copied, is_dataset, new_folder, readable_file
 
 
 def test_replacing(tmp_path):
@@ -43,6 +44,23 @@ def test_an_error_of_the_system_names_the_file_that_was_asked_for(tmp_path):
     with pytest.raises(PermissionError) as caught, replacing(path) as temporary:
         raise PermissionError(13, "Permission denied", str(temporary))
     assert caught.value.filename == str(path)
+
+
+def test_a_folder_goes_although_somebody_still_writes_into_it(tmp_path, monkeypatch):
+    remove, calls = shutil.rmtree, []
+
+    def late(path, **options):
+        remove(path, **options)
+        calls.append(path)
+        if len(calls) < 3:
+            path.mkdir()
+            (path / "part-7.parquet").touch()
+
+    monkeypatch.setattr(shutil, "rmtree", late)
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "folder"):
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+    assert len(calls) == 3
 
 
 READERS = [read_profile, read_activations, read_allocation, open_profile]
