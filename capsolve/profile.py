@@ -291,11 +291,11 @@ def _index(column: Any) -> tuple[str, ...] | None:
 
 def _one_per_feature(names: Iterable[str], features: int) -> tuple[str, ...]:
     if isinstance(names, str):
-        raise ValueError(f"names must be one string per feature, got the single string {names!r}")  # noqa: TRY004
+        raise ValueError(f"names must be one string per feature, got the single string {_checks.shown(repr(names))}")  # noqa: TRY004
     names = tuple(names)
     for name in names:
         if not isinstance(name, str):
-            raise ValueError(f"names must be strings, got {name!r}")  # noqa: TRY004
+            raise ValueError(f"names must be strings, got {_checks.shown(name)}")  # noqa: TRY004
     if len(names) != features:
         raise ValueError(f"names must have one entry per feature: {features} features, got {len(names)} names")
     return tuple(map(str, names))
@@ -305,8 +305,8 @@ def _refuse(bad: npt.NDArray[np.bool_], names: tuple[str, ...] | None, what: str
     """Raise a `ValueError` that lists the first bad columns and says what is wrong with them."""
     if bad.any():
         columns = np.flatnonzero(bad).tolist()
-        listed = ", ".join(names[i] if names else str(i) for i in columns[:5]) + ", …" * (len(columns) > 5)
-        raise ValueError(f"columns {listed} ({len(columns)} in all) {what}")
+        which = _checks.listed(names[i] if names else str(i) for i in columns)
+        raise ValueError(f"columns {which} ({len(columns)} in all) {what}")
 
 
 def _span(array: FloatArray) -> str:

@@ -96,7 +96,7 @@ def test_features_that_never_vary():
         Profile.from_activations(x, importance=[1, 1, 1])
     with pytest.raises(ValueError, match=r"columns dead \(1 in all\) never vary"):
         Profile.from_activations(x, importance=[1, 1, 1], names=["a", "dead", "b"])
-    with pytest.raises(ValueError, match=r"columns 0, 1, 2, 3, 4, … \(9 in all\) never vary"):
+    with pytest.raises(ValueError, match=r"columns 0, 1, 2, 3, 4, 5, 6, 7, 8 \(9 in all\) never vary"):
         Profile.from_activations(np.ones((50, 9)), importance=np.ones(9))
 
 

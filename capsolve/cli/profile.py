@@ -86,6 +86,8 @@ def _profile_content(sources: tuple[Path, ...], measured: Profile) -> dict[str, 
 def _profile_summary(measured: Profile) -> str:
     import numpy as np  # noqa: PLC0415
 
+    from capsolve._checks import listed  # noqa: PLC0415
+
     moments = measured.moments
     assert moments is not None  # noqa: S101
     varying = ~moments.constant
@@ -106,10 +108,9 @@ def _profile_summary(measured: Profile) -> str:
         lines += [f"{kurtosis.size - below} have kurtosis 3 or more and may share dimensions"]
     if moments.constant.any():
         which = np.flatnonzero(moments.constant).tolist()
-        listed = ", ".join(measured.names[i] if measured.names else str(i) for i in which[:10])
         lines += [
             "",
             f"{len(which)} never vary and get importance 0, with kurtosis 3 as a placeholder",
-            f"  {listed}{', ...' if len(which) > 10 else ''}",
+            f"  {listed(measured.names[i] if measured.names else i for i in which)}",
         ]
     return "\n".join(lines)

@@ -136,7 +136,7 @@ def replacing(path: StrPath) -> Iterator[Path]:
             shutil.copymode(target, temporary)
         temporary.replace(target)
     except OSError as error:
-        if error.filename == str(temporary):
+        if error.filename in (None, str(temporary)):  # a full disk has no name
             raise os_error(error.errno or errno.EIO, path) from None
         raise
     finally:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from capsolve._checks import FloatArray
+from capsolve._checks import FloatArray, shown
 from capsolve.allocation import Allocation, Phase, phases
 from capsolve.files._paths import StrPath, new_folder, optional_module, readable_file, replacing, require_path
 from capsolve.files.tables import found_columns, parquet_file, write_parquet
@@ -120,7 +120,7 @@ def _pieces(path: Path) -> Iterator[_Piece]:
     for name in found_columns(path, schema.names, _LEAST):
         kind = schema.field(name).type
         if not (types.is_integer(kind) or types.is_floating(kind)):
-            raise ValueError(f"{path}: column {name} must hold numbers, got {kind}")
+            raise ValueError(f"{path}: column {name} must hold numbers, got {shown(str(kind))}")
     begin = first = rows = 0
     for group, length in enumerate([*lengths, _ROWS]):
         if rows and rows + length > _ROWS:

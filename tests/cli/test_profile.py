@@ -67,7 +67,7 @@ def test_profile_of_constants_alone(run, tmp_path):
     assert (status, err) == (0, "")
     assert out == (
         "12 features from 40 samples\n\n12 never vary and get importance 0, with kurtosis 3 as a placeholder\n"
-        "  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...\n"
+        "  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …\n"
     )
 
 

@@ -276,8 +276,73 @@ class Frame:
         return self.values
 
 
+def frames():
+    """Return the data frames that people have, by what is special about them."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X.astype(np.float64), columns=list("abc"))
+    indices = {
+        "text": [f"token {i % 7}" for i in range(100)],
+        "named": pandas.Index(range(100), name="sample"),
+        "levels": pandas.MultiIndex.from_product([range(10), range(10)]),
+        "dates": pandas.date_range("2024-01-01", periods=100),
+        "fractions": np.arange(100) / 10,
+    }
+    return {
+        "plain": frame,
+        "ids": frame.set_axis([15, 203, 4077], axis=1),
+        "numbered": frame.set_axis(range(3), axis=1),
+        "shuffled": frame.set_axis(np.random.default_rng(0).permutation(100), axis=0),
+        "reset": frame.reset_index(),
+        **{name: frame.set_axis(index, axis=0) for name, index in indices.items()},
+    }
+
+
+REFUSED = {  # by what the refusal says, for these can be read in several ways
+    "no name, and its numbers are no index": {("levels", "csv"), ("fractions", "csv")},
+    "numbers the rows, as an index does": {("named", "csv")}
+    | {("reset", how) for how in ("csv", "no index", "parquet", "polars", "frame")}
+    | {
+        (name, "no header")
+        for name in ("plain", "ids", "numbered", "shuffled", "reset", "named", "levels", "fractions")
+    },
+    "say --header or --no-header": {("text", "no header"), ("dates", "no header")},
+}
+
+
+def test_what_pandas_and_polars_write_is_read_right_or_refused(tmp_path):
+    polars = pytest.importorskip("polars")
+    path, parquet = tmp_path / "x.csv", tmp_path / "x.parquet"
+    expected = bits(Profile.from_activations(X).kurtosis)
+    for name, frame in frames().items():
+        named = frame.set_axis(frame.columns.map(str), axis=1)
+        ways = {
+            "csv": lambda frame=frame: frame.to_csv(path),
+            "no index": lambda frame=frame: frame.to_csv(path, index=False),
+            "no header": lambda frame=frame: frame.to_csv(path, header=False),
+            "parquet": lambda named=named: named.to_parquet(parquet),
+            "polars": lambda: polars.read_parquet(parquet).write_parquet(parquet),
+            "frame": lambda: None,
+        }
+        for how, write in ways.items():
+            write()
+            given = {"frame": frame, "parquet": parquet, "polars": parquet}.get(how, path)
+            refusal = [message for message, cases in REFUSED.items() if (name, how) in cases]
+            if refusal:
+                with pytest.raises(ValueError, match=refusal[0]):
+                    Profile.from_activations(given)
+            else:
+                profile = Profile.from_activations(given)
+                assert bits(profile.kurtosis) == expected, (name, how)
+                assert profile.names == (None if how == "no header" else tuple(map(str, frame.columns))), (name, how)
+
+
 def test_an_index_among_the_columns_of_a_data_frame():
-    for labels in (np.arange(100), np.random.default_rng(0).permutation(1000)[:100]):
+    for labels in (
+        np.arange(100),
+        np.arange(100) / 10,
+        np.arange(100) // 10,
+        np.random.default_rng(0).permutation(1000)[:100],
+    ):
         with pytest.raises(ValueError, match="column Unnamed: 0 numbers the rows"):
             Profile.from_activations(Frame(["Unnamed: 0", "a", "b", "c"], np.column_stack([labels, X])))
 
@@ -408,7 +473,7 @@ def test_headers_as_they_are_said_to_be(tmp_path):
 
 
 def test_counts_that_happen_to_differ_are_no_index(tmp_path):
-    x = np.column_stack([np.random.default_rng(0).permutation(1000)[:100], np.arange(100) // 3])
+    x = np.column_stack([np.random.default_rng(0).permutation(1000)[:100], np.arange(100) % 3])
     path = tmp_path / "x.csv"
     path.write_text("a,b\n" + rows(x))
     np.testing.assert_array_equal(np.concatenate(list(read_activations(path).data)), x)

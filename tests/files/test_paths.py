@@ -46,6 +46,14 @@ def test_an_error_of_the_system_names_the_file_that_was_asked_for(tmp_path):
     assert caught.value.filename == str(path)
 
 
+def test_a_full_disk_is_about_the_file_that_was_asked_for(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: .*p\.txt") as caught, replacing(tmp_path / "p.txt"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as writing to an open file raises it
+    assert caught.value.filename == str(tmp_path / "p.txt")
+    with pytest.raises(FileNotFoundError, match=r"other\.txt"), replacing(tmp_path / "p.txt"):
+        raise FileNotFoundError(errno.ENOENT, "gone", "other.txt")
+
+
 def test_a_folder_goes_although_somebody_still_writes_into_it(tmp_path, monkeypatch):
     remove, calls = shutil.rmtree, []
 
