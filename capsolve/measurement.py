@@ -132,6 +132,9 @@ class Measurement:
     spectrum : (D,) array
         The eigenvalues of M, largest first. An efficient embedding has one value τ per block, repeated as many times as
         the block has dimensions; a tight frame has only one value.
+    rank : int
+        The number of singular values of W above D·eps times the largest, eps being 2⁻⁵² if W is stored as float64, else
+        2⁻²³. They are found from W: M has their squares, and rounding errors where those are small.
     tolerance : float
         How far from 1 and from nothing a capacity may be to count as such, see `phase`.
     blocks : tuple of Block or None
@@ -146,6 +149,7 @@ class Measurement:
     capacity: FloatArray
     squared_norm: FloatArray
     spectrum: FloatArray
+    rank: int
     tolerance: float
     blocks: tuple[Block, ...] | None = None
     names: tuple[str, ...] | None = None
@@ -178,16 +182,6 @@ class Measurement:
     def random_baseline(self) -> float:
         """Σ C_i of as many random directions, nD/(n + D − 1): the null."""
         return random_capacity(self.features, self.dimensions)
-
-    @cached_property
-    def rank(self) -> int:
-        """The number of eigenvalues of M above D·eps times the largest.
-
-        eps is that of the products: 2⁻⁵² if W is stored as float64, else 2⁻²³. It is W's singular values that are
-        compared with the root of this, about 1e-2 for float32 and D = 1,000.
-        """
-        eps = np.finfo(np.float64 if self.weights.dtype == "float64" else np.float32).eps
-        return int(np.count_nonzero(self.spectrum > self.dimensions * eps * self.spectrum[0]))
 
     @cached_property
     def effective_dimensions(self) -> float:
@@ -339,8 +333,8 @@ def measure(
 ) -> Measurement:
     """Measure the capacities of an embedding, in a file of any size or in memory.
 
-    The file is read twice, in blocks: once for M = WᵀW and once for C_i = |w_i|⁴ / (w_iᵀ M w_i). With activations both
-    passes are made again, for the rows σ_i w_i.
+    The file is read twice, in blocks: once for M = WᵀW and once for C_i = |w_i|⁴ / (w_iᵀ M w_i); once more where M
+    cannot tell the rank. With activations the first two passes are made again, for the rows σ_i w_i.
 
     Parameters
     ----------
@@ -409,7 +403,7 @@ def measure(
     profile = None if activations is None else _profile(activations, activations_key, n, progress)
     passes = 2 if profile is None else 4
     with _bar(passes * n, progress) as bar:
-        capacity, squared_norm, spectrum = _stream(weights, None, bar)
+        capacity, squared_norm, moment = _stream(weights, None, bar)
         comparison = None
         if profile is not None:
             moments = profile.moments
@@ -420,12 +414,16 @@ def measure(
     if n * D * D <= _BLOCKS_WORK:
         accuracy = max(_ORTHOGONAL, 4 * _ROUNDOFF.get(weights.dtype, 0.0))
         found = blocks(np.concatenate(list(weights.blocks())), tolerance=accuracy)
+    eps = float(np.finfo(np.float64 if weights.dtype == "float64" else np.float32).eps)
+    rank = moment.rank(weights.blocks(), eps)
     names = None if profile is None else profile.names
-    return Measurement(weights, capacity, squared_norm, spectrum, tolerance, found, names, comparison)
+    spectrum = moment.spectrum()
+    spectrum.setflags(write=False)
+    return Measurement(weights, capacity, squared_norm, spectrum, rank, tolerance, found, names, comparison)
 
 
-def _stream(weights: Weights, factor: FloatArray | None, bar: Any) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the capacities, squared lengths and spectrum of the rows, each times its factor."""
+def _stream(weights: Weights, factor: FloatArray | None, bar: Any) -> tuple[FloatArray, FloatArray, SecondMoment]:
+    """Return the capacities, squared lengths and second moment of the rows, each times its factor."""
     moment = SecondMoment()
     for block in _blocks(weights, factor):
         moment.add(block)
@@ -435,10 +433,10 @@ def _stream(weights: Weights, factor: FloatArray | None, bar: Any) -> tuple[Floa
         capacity.append(np.asarray(moment.capacities(block), dtype=np.float64))
         square.append(np.einsum("ij,ij->i", block, block, dtype=np.float64))
         bar.update(len(block))
-    arrays = np.concatenate(capacity), np.concatenate(square), moment.spectrum()
+    arrays = np.concatenate(capacity), np.concatenate(square)
     for array in arrays:
         array.setflags(write=False)
-    return arrays
+    return *arrays, moment
 
 
 def _blocks(weights: Weights, factor: FloatArray | None) -> Iterator[npt.NDArray[Any]]:

@@ -107,6 +107,26 @@ def test_totals_are_consistent(seed, n, D, rank):
     assert (counts.sum(), edges[0], edges[-1]) == (n, 0.0, found.capacity.max())
 
 
+def test_rows_too_short_for_the_eigenvalues_of_their_moment_count_in_the_rank():
+    pair = measure(np.array([[1, 0], [0, 1e-4], [0, -1e-4]], dtype=np.float32))
+    assert (pair.rank, pair.total_capacity) == (2, pytest.approx(2.0))
+
+
+@pytest.mark.parametrize("shape", [(400, 60), (60, 400), (3000, 12)])
+@pytest.mark.parametrize(("kind", "smallest"), [(np.float32, 3e-4), (np.float64, 1e-12)])
+def test_the_rank_is_that_of_the_stored_numbers(shape, kind, smallest):
+    rng, D, eps = np.random.default_rng(0), shape[1], np.finfo(kind).eps
+    left, right = (np.linalg.qr(rng.standard_normal((size, min(shape))))[0] for size in shape)
+    for missing in (0, 1, 5):
+        lengths = np.geomspace(1.0, smallest, min(shape)) * (np.arange(min(shape)) < min(shape) - missing)
+        W = (1e30 * (left * lengths) @ right.T).astype(kind)
+        found = measure(W, features="rows")
+        singular = np.linalg.svd(W.astype(float), compute_uv=False)
+        assert found.rank == min(shape) - missing == np.count_nonzero(singular > D * eps * singular[0])
+        if missing == 0:  # negative control: the eigenvalues of M alone tell less
+            assert found.rank > np.count_nonzero(found.spectrum > D * eps * found.spectrum[0])
+
+
 def test_lengths_far_from_one():
     W = np.random.default_rng(0).standard_normal((20, 5))
     found, scaled = measure(W), measure(W * 1e100)
