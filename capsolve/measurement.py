@@ -24,7 +24,7 @@ from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.profile import Profile
 
 # Unit roundoff of the stored numbers, and the least that orthogonality is tested to.
-_ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+_ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float8_e4m3fn": 2.0**-4, "float8_e5m2": 2.0**-3}
 _ORTHOGONAL = 1e-5
 
 _BLOCKS_WORK = 2**31  # n·D² up to which blocks are sought: a second or two

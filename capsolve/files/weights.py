@@ -6,7 +6,6 @@ size is measured in the memory of one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from capsolve._arrays import dtype_name, to_numpy
 from capsolve.files._paths import StrPath, existing_file
-from capsolve.files.tensors import SUFFIXES, Index, Tensor, open_tensors, require_key
+from capsolve.files.tensors import INDEX, SUFFIXES, Index, Tensor, open_tensors, read_json, require_key
 
 Axis = Literal["rows", "columns"]
 
@@ -41,10 +40,12 @@ FILES = (
     "params.safetensors",  # Gemma Scope 2
     "ae.pt",  # dictionary_learning
     "checkpoints/final.safetensors",  # Llama Scope
+    "model.safetensors.index.json",  # transformers, in several files
+    "pytorch_model.bin.index.json",
 )
 
 # The types of numbers that weights are computed with; there are others in files.
-_FLOATS = ("float64", "float32", "float16", "bfloat16")
+FLOATS = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
 
 _BLOCK = 2**24  # entries read at a time
 
@@ -58,7 +59,7 @@ class Weights:
     key: str | None
     """Which of the file's matrices; None where there is but one without a name."""
     dtype: str
-    """The type of the stored numbers: float64, float32, float16 or bfloat16."""
+    """The type of the stored numbers, one of `FLOATS`."""
     shape: tuple[int, int]
     """(n, D): features, dimensions."""
     features: Axis
@@ -106,7 +107,7 @@ def from_array(W: Any, features: str | None = None) -> Weights:
     if array.dtype.kind in "biu":
         array = array.astype(np.float64)
     given = dtype_name(W) if hasattr(W, "dtype") else ""  # bfloat16 becomes float32, but is no better known
-    stored = Tensor(given if given in _FLOATS else array.dtype.name, array.shape, array.__getitem__)
+    stored = Tensor(given if given in FLOATS else array.dtype.name, array.shape, array.__getitem__)
     _require_matrix("W", stored)
     axis = _axis(features) or "rows"
     reason = "as given" if features else "the default for arrays"
@@ -137,7 +138,7 @@ def open_weights(
     ------
     ValueError
         If there is no such matrix (the keys there are, with their shapes, are listed), its numbers are not of a
-        floating-point type of 16 bits or more, the file is broken or of an unknown type, a folder has no weights
+        type in `FLOATS`, the file is broken or of an unknown type, a folder has no weights
         or several, an array has three axes and no ``part`` is given, or the orientation contradicts cfg.json or cannot
         be decided.
     OSError
@@ -149,7 +150,7 @@ def open_weights(
     path = Path(path)
     if path.is_dir():
         path = _weights_in(path)
-    path, kind = existing_file(path, *SUFFIXES)
+    path, kind = existing_file(path, *SUFFIXES, INDEX)
     stored = open_tensors(path, kind)
     name = _choose(path, key, stored)
     where = f"{path}, {name}" if name else str(path)
@@ -218,8 +219,8 @@ def _require_matrix(name: str, stored: Tensor) -> None:
         raise ValueError(f"{name}: must be 2-D, features and dimensions, got shape {list(stored.shape)}")
     if 0 in stored.shape:
         raise ValueError(f"{name}: must not be empty, got shape {list(stored.shape)}")
-    if stored.dtype not in _FLOATS:
-        raise ValueError(f"{name}: numbers must be {', '.join(_FLOATS)}, got {stored.dtype}")
+    if stored.dtype not in FLOATS:
+        raise ValueError(f"{name}: numbers must be {', '.join(FLOATS)}, got {stored.dtype}")
 
 
 # ---------------------------------------------------------------------------------------------- orientation
@@ -288,10 +289,7 @@ def _configured(cfg: Path, shape: tuple[int, ...]) -> tuple[Axis | None, str]:
     """Return the only orientation that agrees with the file, if there is one, and what the file says of sizes."""
     if not cfg.is_file():
         return None, ""
-    try:
-        content = json.loads(cfg.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{cfg}: not a readable .json file: {error}") from None
+    content = read_json(cfg)
     if not isinstance(content, dict):
         return None, ""
     sizes = {name: content[name] for name in ("d_in", "d_out", "d_sae") if isinstance(content.get(name), int)}

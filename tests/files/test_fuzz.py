@@ -1,4 +1,4 @@
-"""Mutated files of every table format: each is read, or refused in one short line that names it."""
+"""Mutated files of every format: each is read, or refused in one short line that names it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import save_file
 from scipy import sparse
 
 import capsolve
@@ -47,6 +48,34 @@ def curves(path):
     write_allocation(capsolve.allocate(capsolve.TabulatedLoss([[1.0, 0.9, 0.0], [1.0, 0.3, 0.1]]), 0.7), path)
 
 
+def weights(path):
+    """Write a decoder with a bias, in the format of the suffix; for JSON the decoder lies beside it."""
+    W, b = np.random.default_rng(1).standard_normal((9, 4)), np.ones(4)
+    match path.name:
+        case "weights.npy":
+            np.save(path, W)
+        case "weights.npz":
+            np.savez(path, W_dec=W, b_dec=b)
+        case "small.npz":
+            np.savez_compressed(path, W_dec=W, b_dec=b)
+        case "weights.safetensors":
+            save_file({"W_dec": W, "b_dec": b}, path)
+        case "model.safetensors.index.json":
+            save_file({"W_dec": W, "b_dec": b}, path.with_name("part.safetensors"))
+            path.write_text(json.dumps({"weight_map": {"W_dec": "part.safetensors", "b_dec": "part.safetensors"}}))
+        case "cfg.json":
+            save_file({"W_dec": W}, path.with_name("sae.safetensors"))
+            path.write_text(json.dumps({"architecture": "topk", "d_in": 4, "d_sae": 9, "trainer": {"k": 2}}))
+        case _:
+            torch = pytest.importorskip("torch")
+            content = {"model": {"W_dec": torch.tensor(W), "b_dec": torch.tensor(b)}, "step": 3}
+            torch.save(content, path, _use_new_zipfile_serialization=path.suffix != ".bin")
+
+
+def measured(path):
+    capsolve.measure(path.with_name("sae.safetensors") if path.name == "cfg.json" else path)
+
+
 FORMATS = {
     "activations.csv": (activations_csv, Profile.from_activations),
     "activations.parquet": (activations_parquet, Profile.from_activations),
@@ -60,6 +89,19 @@ FORMATS = {
     "allocation.csv": (allocation, read_allocation),
     "allocation.parquet": (allocation, read_allocation),
     "curves.csv": (curves, read_allocation),
+    **dict.fromkeys(
+        (
+            "weights.npy",
+            "weights.npz",
+            "small.npz",
+            "weights.safetensors",
+            "weights.pt",
+            "weights.bin",
+            "cfg.json",
+            "model.safetensors.index.json",
+        ),
+        (weights, measured),
+    ),
 }
 TOKENS = [
     b"\0",

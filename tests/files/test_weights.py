@@ -124,7 +124,7 @@ def test_without_a_choice_the_keys_are_listed_with_their_shapes(tmp_path, W, key
 
 def test_an_empty_archive_has_no_keys(tmp_path):
     np.savez(tmp_path / "w.npz")
-    with pytest.raises(ValueError, match="the keys are none"):
+    with pytest.raises(ValueError, match=r"w\.npz: not a readable \.npz file: there are no arrays in it"):
         open_weights(tmp_path / "w.npz")
 
 
@@ -336,6 +336,75 @@ def test_truncated_files(tmp_path, name, keep):
         open_weights(path)
 
 
+def test_a_stored_member_ends_where_it_ends(tmp_path, W):
+    """What follows in the archive is not read as numbers of the member before."""
+    import io
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:
+        for name, part in (("W_dec", W[:5]), ("z", np.ones((2000, 3)))):
+            file = io.BytesIO()
+            np.save(file, part)
+            archive.writestr(f"{name}.npy", file.getvalue().replace(b"(5, 3)", b"(9, 3)"))
+    with pytest.raises(ValueError, match=r"w\.npz: not a readable \.npz file: 120 bytes of numbers are there, 216"):
+        open_weights(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_checksums_of_members_are_compared(tmp_path, W, save):
+    save(tmp_path / "w.npz", W_dec=W)
+    content = bytearray((tmp_path / "w.npz").read_bytes())
+    directory = content.rindex(b"PK\x01\x02")
+    content[directory + 16] ^= 1  # the checksum
+    (tmp_path / "w.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"w\.npz: not a readable \.npz file: Bad CRC-32 for file 'W_dec\.npy'"):
+        rows(open_weights(tmp_path / "w.npz"))
+
+
+def test_checksums_are_compared_once(tmp_path, monkeypatch, W):
+    import zipfile
+
+    np.savez(tmp_path / "w.npz", W_dec=W)
+    monkeypatch.setattr(weights, "_BLOCK", 3)
+    found, opened = open_weights(tmp_path / "w.npz"), []
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_, kept=zipfile.ZipFile: opened.append(1) or kept(*_))
+    np.testing.assert_array_equal(rows(found), W)
+    np.testing.assert_array_equal(rows(found), W)
+    assert opened == [1]
+
+
+def test_whatever_a_library_raises_is_one_line_about_the_file(tmp_path, W):
+    torch = pytest.importorskip("torch")
+    deep = {"W": torch.tensor(W)}
+    for _ in range(3000):
+        deep = {"a": deep}
+    wide = {}
+    for _ in range(60):
+        wide = {"a": wide, "b": wide}
+    torch.save({"W": torch.empty(7, 3, device="meta")}, tmp_path / "meta.pt")
+    torch.save(wide, tmp_path / "wide.pt")
+    (tmp_path / "tokens.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': ((((('")
+    (tmp_path / "negative.npy").write_bytes(
+        b"\x93NUMPY\x01\x00\x46\x00" + b"{'descr': '<f8', 'fortran_order': False, 'shape': (-7, 3), }".ljust(70)
+    )
+    (tmp_path / "huge.npy").write_bytes(
+        b"\x93NUMPY\x01\x00\x80\x00" + b"{'descr': '<f8', 'fortran_order': False, 'shape': (%d, 3), }" % 10**60
+    )
+    (tmp_path / "deep").mkdir()
+    save_file({"W_dec": W}, tmp_path / "deep" / "w.safetensors")
+    (tmp_path / "deep" / "cfg.json").write_text("[" * 100_000)
+    np.savez(tmp_path / "encrypted.npz", W=W)
+    content = bytearray((tmp_path / "encrypted.npz").read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "encrypted.npz").write_bytes(content)
+    for name in ("meta.pt", "wide.pt", "tokens.npy", "negative.npy", "huge.npy", "deep/w.safetensors", "encrypted.npz"):
+        with pytest.raises((ValueError, MemoryError)) as caught:
+            rows(open_weights(tmp_path / name, features="rows"))
+        about = tmp_path / name if name != "deep/w.safetensors" else tmp_path / "deep" / "cfg.json"
+        assert str(caught.value).startswith(f"{about}: ")
+        assert str(caught.value).isprintable()
+
+
 def test_types_that_cannot_be_computed_with(tmp_path):
     save_file({"W_dec": np.ones((2, 2), np.int8), "i": np.ones((2, 2), np.int64)}, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"w\.safetensors, W_dec: numbers must be float64, .*, got int8"):
@@ -344,23 +413,62 @@ def test_types_that_cannot_be_computed_with(tmp_path):
         open_weights(tmp_path, key="i")
     for kind in ("complex128", "int64", "bool", "longdouble", "S3"):
         np.save(tmp_path / "w.npy", np.ones((2, 2)).astype(kind))
-        with pytest.raises(ValueError, match=r"w\.npy: numbers must be float64, float32, float16, bfloat16, got"):
+        with pytest.raises(ValueError, match=r"w\.npy: numbers must be float64, float32, float16, bfloat16, .*, got"):
             open_weights(tmp_path / "w.npy")
 
 
-@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2"])
-def test_eight_bit_floats(tmp_path, kind):
-    header = json.dumps({"W_dec": {"dtype": kind, "shape": [4, 2], "data_offsets": [0, 8]}}).encode()
-    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
-    with pytest.raises(ValueError, match=rf"numbers must be float64, .* got {kind}"):
-        open_weights(tmp_path)
-
-
-def test_eight_bit_floats_of_torch(tmp_path):
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_floats_of_eight_bits(tmp_path, W, kind, suffix):
     torch = pytest.importorskip("torch")
-    torch.save({"W_dec": torch.ones(4, 2).to(torch.float8_e4m3fn)}, tmp_path / "w.pt")
-    with pytest.raises(ValueError, match=r"numbers must be float64, .* got float8_e4m3fn"):
-        open_weights(tmp_path)
+    W = W.round(1)
+    stored = torch.tensor(W).to(getattr(torch, kind))
+    if suffix == ".pt":
+        torch.save({"W_dec": stored}, tmp_path / "w.pt")
+    else:
+        from safetensors.torch import save_file as save
+
+        save({"W_dec": stored}, tmp_path / "w.safetensors")
+    found = open_weights(tmp_path, features="rows")
+    assert found.dtype == kind
+    np.testing.assert_array_equal(rows(found), stored.to(torch.float32).numpy())
+
+
+def test_files_of_torch_from_before_its_zip_format(tmp_path, W):
+    torch = pytest.importorskip("torch")
+    torch.save(
+        {"a": torch.tensor(W), "b": torch.tensor(W.T)}, tmp_path / "w.ckpt", _use_new_zipfile_serialization=False
+    )
+    for key, expected in (("a", W), ("b", W.T)):
+        np.testing.assert_array_equal(rows(open_weights(tmp_path, key=key, features="rows")), expected)
+
+
+def test_a_model_in_several_files(tmp_path, W):
+    save_file({"W_dec": W, "b_dec": W[0].copy()}, tmp_path / "model-00001-of-00002.safetensors")
+    save_file({"other": 2 * W}, tmp_path / "model-00002-of-00002.safetensors")
+    index, places = (
+        tmp_path / "model.safetensors.index.json",
+        {
+            "W_dec": "model-00001-of-00002.safetensors",
+            "b_dec": "model-00001-of-00002.safetensors",
+            "other": "model-00002-of-00002.safetensors",
+        },
+    )
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    for source in (index, tmp_path):
+        found = open_weights(source)
+        assert (found.path, found.key, found.features) == (index, "W_dec", "rows")
+        np.testing.assert_array_equal(rows(found), W)
+        np.testing.assert_array_equal(rows(open_weights(source, key="other")), 2 * W)
+    for wrong, message in (
+        ("../x.safetensors", r"there is no file of weights \.\./x\.safetensors beside it"),
+        ("model-00003-of-00003.safetensors", "there is no file of weights model-00003"),
+        ("model-00002-of-00002.safetensors", "no key 'W_dec'"),
+        (3, "there is no weight_map"),
+    ):
+        index.write_text(json.dumps({"weight_map": places | {"W_dec": wrong}}))
+        with pytest.raises(ValueError, match=message):
+            open_weights(tmp_path)
 
 
 class Payload:
