@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -339,14 +340,17 @@ def measure(
     Parameters
     ----------
     source : path or array_like
-        A .safetensors, .npz, .npy, .pt or .pth file, a folder that has one, or a matrix in memory, of any library.
+        A .safetensors, .npz, .npy, .pt, .pth, .bin or .ckpt file, the .index.json file of a model in several files, a
+        folder that has one, or a matrix in memory, of any library.
     key : str, optional
-        Which matrix of the file; by default its decoder. See `capsolve.weights.open_weights`.
+        Which matrix of the file; by default its decoder. See `capsolve.files.weights.open_weights`.
     features : {"rows", "columns"}, optional
-        What stands for a feature. By default known from cfg.json, the usual layouts or the biases beside the matrix;
-        else the longer axis is taken, and ``measurement.weights.guessed`` says so. Rows, for a matrix in memory.
+        What stands for a feature. In a file this is known from the configuration and the biases beside the matrix,
+        from the layouts of projects or from the number of activations; else the longer axis is taken, and
+        ``measurement.weights.guessed`` says so, with a warning if these are the columns. In memory rows are features;
+        an array with more columns than rows needs this argument, for by the longer axis these would be features too.
     part : int, optional
-        Which matrix of an array with three axes in a file, along the first: one of several toy models, for example.
+        Which matrix of an array with three axes in a file: one of several toy models, one layer of a crosscoder.
     activations : path, array_like or Profile, optional
         Samples of the features, one column for each, or a file of these (see `capsolve.read_activations`): the optimum
         for their importance and kurtosis is put beside what was measured. A profile without moments stands for
@@ -365,8 +369,8 @@ def measure(
     Raises
     ------
     ValueError
-        If the matrix cannot be found or read, its entries are not finite, its orientation contradicts cfg.json, or the
-        activations are not of as many features.
+        If the matrix cannot be found or read, its entries are not finite, its orientation contradicts cfg.json or
+        cannot be told, or the activations are not of as many features.
     OSError
         If a file is missing or unreadable.
     ImportError
@@ -390,17 +394,21 @@ def measure(
     tolerance = scalar("tolerance", tolerance, low=0.0, high=0.5)
     if tolerance == 0.0:
         raise ValueError("tolerance must be > 0: measured capacities are never exactly 1")
+    samples = None if activations is None else _samples(activations, activations_key)
+    count = None if samples is None else samples.width
     if isinstance(source, str | os.PathLike):
-        weights = open_weights(Path(source), key=key, features=features, part=part)
+        weights = open_weights(Path(source), key=key, features=features, part=part, count=count)
     elif key is not None or part is not None:
         raise ValueError(f"key and part are for files, got {key!r} and {part!r}")
     else:
-        weights = from_array(source, features)
+        weights = from_array(source, features, count)
     n, D = weights.shape
     if n < D > _WIDE:
         other = "columns" if weights.features == "rows" else "rows"
         raise ValueError(f"{weights.name}: {n} features in {D} dimensions is no embedding; are the features {other}?")
-    profile = None if activations is None else _profile(activations, activations_key, n, progress)
+    if weights.guessed and weights.features == "columns":
+        warnings.warn(f"{weights.name}: {weights.guess}", stacklevel=2)
+    profile = None if samples is None else _profile(samples, n, progress)
     passes = 2 if profile is None else 4
     with _bar(passes * n, progress) as bar:
         capacity, squared_norm, moment = _stream(weights, None, bar)
@@ -446,24 +454,36 @@ def _blocks(weights: Weights, factor: FloatArray | None) -> Iterator[npt.NDArray
         start += len(block)
 
 
-def _profile(activations: Any, key: str | None, features: int, progress: bool) -> Profile:
-    """Return the profile of the activations of that many features."""
+@dataclass(frozen=True)
+class _Samples:
+    """Activations, or what is known of them, and how many features they have, where that can be told at once."""
+
+    where: str
+    data: Any
+    names: tuple[str, ...] | None
+    width: int | None
+
+
+def _samples(activations: Any, key: str | None) -> _Samples:
+    where, data, names = "activations", activations, None
     if isinstance(activations, Profile):
-        if len(activations) != features:
-            raise _mismatch("activations", len(activations), features)
-        return activations
-    if not isinstance(activations, str | os.PathLike):
-        return _measured("activations", activations, None, features, progress)
-    opened = read_activations(activations, key=key)
-    return _measured(str(activations), opened.data, opened.names, features, progress)
+        return _Samples(where, data, names, len(activations))
+    if isinstance(activations, str | os.PathLike):
+        opened = read_activations(activations, key=key)
+        where, data, names = str(activations), opened.data, opened.names
+    shape = getattr(data, "shape", ())
+    return _Samples(where, data, names, len(names) if names is not None else shape[-1] if shape else None)
 
 
-def _measured(where: str, data: Any, names: tuple[str, ...] | None, features: int, progress: bool) -> Profile:
-    width = len(names) if names is not None else getattr(data, "shape", (0, features))[-1]
-    if width != features:  # before reading them all
+def _profile(samples: _Samples, features: int, progress: bool) -> Profile:
+    """Return the profile of the activations of that many features."""
+    where, data, width = samples.where, samples.data, samples.width
+    if width not in (None, features):  # before reading them all
         raise _mismatch(where, width, features)
+    if isinstance(data, Profile):
+        return data
     try:
-        profile = Profile.from_activations(data, names=names, progress=progress)
+        profile = Profile.from_activations(data, names=samples.names, progress=progress)
     except ValueError as error:
         raise error if where in str(error) else ValueError(f"{where}: {error}") from None
     if len(profile) != features:
@@ -471,7 +491,7 @@ def _measured(where: str, data: Any, names: tuple[str, ...] | None, features: in
     return profile
 
 
-def _mismatch(where: str, width: int, features: int) -> ValueError:
+def _mismatch(where: str, width: int | None, features: int) -> ValueError:
     return ValueError(f"{where}: must have one column per feature: {features} features, got {width} columns")
 
 

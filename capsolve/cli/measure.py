@@ -78,11 +78,7 @@ def command(
         progress=sys.stderr.isatty(),
     )
     if found.weights.guessed:
-        click.echo(
-            f"capsolve: note: the {found.weights.features} are taken as features, being the longer axis; "
-            "if they are not, use --features",
-            err=True,
-        )
+        click.echo(f"capsolve: note: {found.weights.guess}; if they are not, use --features", err=True)
     if output is not None:
         from capsolve.files.tables import write_table  # noqa: PLC0415
 

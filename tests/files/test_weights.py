@@ -9,7 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from capsolve.files import weights
-from capsolve.files.weights import DECODERS, from_array, open_weights
+from capsolve.files._layouts import DECODERS
+from capsolve.files.weights import from_array, open_weights
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -243,7 +244,9 @@ def test_a_bias_is_never_a_decoder_and_a_stack_is_measured_part_by_part(tmp_path
         torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, path)
     else:
         np.savez(path, **arrays) if suffix == ".npz" else save_file(arrays, path)
-    with pytest.raises(ValueError, match=r"W: 4 matrices of 2 × 5; part must be one of 0 … 3$"):
+    with pytest.raises(
+        ValueError, match=r"W: parts × dimensions × features, 4 matrices of 2 × 5; part must be one of 0 … 3$"
+    ):
         open_weights(path)
     for part in range(4):
         found = open_weights(path, part=part)
