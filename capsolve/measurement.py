@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -397,7 +396,7 @@ def measure(
     samples = None if activations is None else _samples(activations, activations_key)
     count = None if samples is None else samples.width
     if isinstance(source, str | os.PathLike):
-        weights = open_weights(Path(source), key=key, features=features, part=part, count=count)
+        weights = open_weights(source, key=key, features=features, part=part, count=count)
     elif key is not None or part is not None:
         raise ValueError(f"key and part are for files, got {key!r} and {part!r}")
     else:

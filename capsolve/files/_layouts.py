@@ -109,7 +109,7 @@ def choose(path: Path, stored: Mapping[str, Tensor]) -> str:
     arrays = [key for key in arrays if sum(size != 1 for size in stored[key].shape) > 1] or arrays
     decoders, models = ([key for key in arrays if _known(key, table)] for table in (DECODERS, MODELS))
     likely = decoders or models or [key for key in arrays if len(stored[key].shape) == 2] or arrays
-    if len(likely) == 1 and not _known(likely[0], ENCODERS):
+    if len(likely) == 1 and not _is_encoder(likely[0]):
         return likely[0]
     raise ValueError(f"{path}: a key is needed to choose a matrix; the keys are {listed_keys(stored)}")
 
@@ -121,7 +121,7 @@ def listed_keys(stored: Mapping[str, Tensor]) -> str:
         if len(stored[key].shape) not in {2, 3} or _is_bias(key):
             return 4, key
         tables: tuple[Iterable[str], ...] = (DECODERS, MODELS)
-        unlikely = 3 if _known(key, ENCODERS) else 2
+        unlikely = 3 if _is_encoder(key) else 2
         return next((place for place, table in enumerate(tables) if _known(key, table)), unlikely), key
 
     return listed(f"{shown(key, 80)} {list(stored[key].shape)}" for key in sorted(stored, key=rank)) or "none"
@@ -141,6 +141,10 @@ def listed(entries: Iterable[str]) -> str:
 def _is_bias(key: str) -> bool:
     last = _plain(key).rpartition(".")[2]
     return last == "bias" or last.startswith("b_") or last.endswith("_bias")
+
+
+def _is_encoder(key: str) -> bool:
+    return _known(key, (*DECODERS, *MODELS, *ENCODERS)) in ENCODERS
 
 
 def _known(key: str, names: Iterable[str]) -> str:

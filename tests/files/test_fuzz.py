@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import warnings
 import zlib
 from contextlib import contextmanager
 
@@ -73,7 +74,9 @@ def weights(path):
 
 
 def measured(path):
-    capsolve.measure(path.with_name("sae.safetensors") if path.name == "cfg.json" else path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the longer axis decides
+        capsolve.measure(path.with_name("sae.safetensors") if path.name == "cfg.json" else path)
 
 
 FORMATS = {

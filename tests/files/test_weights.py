@@ -156,6 +156,29 @@ def test_weights_below_a_folder(tmp_path, W):
     assert open_weights(tmp_path).shape == (7, 3)
 
 
+def test_the_only_file_in_the_folders_below(tmp_path, W):
+    below = tmp_path / "layer_20" / "width_16k"
+    below.mkdir(parents=True)
+    (tmp_path / "README.md").write_text("weights")
+    np.savez(below / "params.npz", W_dec=W)
+    assert open_weights(tmp_path).path == below / "params.npz"
+    (tmp_path / "layer_21").mkdir()
+    np.savez(tmp_path / "layer_21" / "params.npz", W_dec=W)
+    with pytest.raises(
+        ValueError, match=r"several files of weights, name one: layer_20/width_16k/params\.npz, layer_21"
+    ):
+        open_weights(tmp_path)
+    np.savez(tmp_path / "params.npz", W_dec=2 * W)  # the nearest is meant
+    assert open_weights(tmp_path).path == tmp_path / "params.npz"
+
+
+def test_other_things_of_trainers_are_not_in_the_way(tmp_path, W):
+    save_file({"W_dec": W}, tmp_path / "w.safetensors")
+    for name in ("optimizer.bin", "training_args.bin", "last.ckpt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert open_weights(tmp_path).path == tmp_path / "w.safetensors"
+
+
 def test_folders_with_none_or_several(tmp_path, W):
     with pytest.raises(ValueError, match=r"there is no file of weights; looked for \.safetensors, \.npz"):
         open_weights(tmp_path)
@@ -314,6 +337,291 @@ def test_features_are_rows_or_columns(tmp_path, W):
         from_array(W, 0)
     with pytest.raises(ValueError, match=r'features must be "rows" or "columns", got \'row\''):
         open_weights(tmp_path, features="row")
+
+
+# whose file it is: name of the file, shapes of what is in it, configuration; then the key that is taken, its layout (of
+# features, dimensions, parts) and features × dimensions, or what a refusal says
+
+N, D, P = 12, 4, 3  # features, dimensions, parts
+SAE = {"W_enc": (D, N), "b_enc": (N,), "W_dec": (N, D), "b_dec": (D,)}
+SAELENS = {"architecture": "standard", "d_in": D, "d_sae": N, "hook_name": "blocks.3.hook_resid_pre"}
+SPARSIFY = {"expansion_factor": 3, "normalize_decoder": True, "num_latents": 0, "k": 2, "d_in": D}
+TRAINER = {"dict_class": "AutoEncoder", "activation_dim": D, "dict_size": N, "layer": 3}
+LINEAR = {"encoder.weight": (N, D), "encoder.bias": (N,), "decoder.weight": (D, N), "bias": (D,)}
+BERT = {"embeddings.word_embeddings.weight": (N, D), "encoder.layer.0.attention.self.query.weight": (D, D)}
+SQUARE = {"W_enc": (D, D), "b_enc": (D,), "W_dec": (D, D), "b_dec": (D,)}
+LINEAR_PART = {"encoder.weight": (N, D), "encoder.bias": (N,)}
+ANY = "w.safetensors"
+
+
+def only(*names, **shapes):
+    return {name: SAE[name] for name in names} | shapes
+
+
+def under(prefix, shapes):
+    return {f"{prefix}{key}": shape for key, shape in shapes.items()}
+
+
+LAYOUTS = {
+    # SAELens
+    "SAELens": ("sae_weights.safetensors", SAE, SAELENS, ("W_dec", "fd")),
+    "SAELens jumprelu": ("sae_weights.safetensors", SAE | {"threshold": (N,)}, SAELENS, ("W_dec", "fd")),
+    "SAELens gated": (
+        "sae_weights.safetensors", SAE | {"b_gate": (N,), "b_mag": (N,), "r_mag": (N,)}, SAELENS, ("W_dec", "fd")
+    ),
+    "SAELens decoder alone": ("sae_weights.safetensors", only("W_dec"), SAELENS, ("W_dec", "fd")),
+    "SAELens transcoder": (
+        "sae_weights.safetensors", SAE | {"W_enc": (7, N)}, SAELENS | {"d_in": 7, "d_out": D}, ("W_dec", "fd")
+    ),
+    "SAELens square": ("sae_weights.safetensors", SQUARE, SAELENS | {"d_sae": D}, ("W_dec", "fd", D, D)),
+    "SAELens square, other name": (ANY, SQUARE, SAELENS | {"d_sae": D}, ("W_dec", "fd", D, D)),
+    "SAELens square, no configuration": ("sae_weights.safetensors", SQUARE, None, ("W_dec", "fd", D, D)),
+    "SAELens, fewer features than dimensions": (
+        "sae_weights.safetensors", {"W_dec": (3, 5), "b_dec": (5,)}, {"d_in": 5, "d_sae": 3}, ("W_dec", "fd", 3, 5)
+    ),
+    # sparsify
+    "sparsify": ("sae.safetensors", only("W_dec", "b_dec") | LINEAR_PART, SPARSIFY, ("W_dec", "fd")),
+    "sparsify num_latents": (
+        "sae.safetensors", only("W_dec", "b_dec") | LINEAR_PART, {"num_latents": N, "d_in": D}, ("W_dec", "fd")
+    ),
+    "sparsify expansion factor alone": ("sae.safetensors", only("W_dec"), SPARSIFY, ("W_dec", "fd")),
+    "sparsify square": (
+        "sae.safetensors",
+        {"encoder.weight": (D, D), "encoder.bias": (D,), "W_dec": (D, D), "b_dec": (D,)},
+        {"expansion_factor": 1, "num_latents": 0, "d_in": D},
+        ("W_dec", "fd", D, D),
+    ),
+    "sparsify square, no configuration": (
+        ANY, {"encoder.weight": (D, D), "encoder.bias": (D,), "W_dec": (D, D)}, None, ("W_dec", "fd", D, D)
+    ),
+    "sparsify skip transcoder": (
+        "sae.safetensors", only("W_dec", "b_dec") | LINEAR_PART | {"W_skip": (D, D)}, SPARSIFY, ("W_dec", "fd")
+    ),
+    "sparsify, a decoder for one target": (
+        ANY, {"W_decs.0": (N, D), "b_decs.0": (D,)} | LINEAR_PART, None, ("W_decs.0", "fd")
+    ),
+    "sparsify, a short decoder for one target": (ANY, {"W_decs.0": (3, 5)}, None, ("W_decs.0", "fd", 3, 5)),
+    "sparsify, several targets": (
+        ANY, {"W_decs.0": (N, D), "W_decs.1": (N, D)} | LINEAR_PART, None,
+        r"a key is needed.* W_decs\.0 \[12, 4\], W_decs\.1",
+    ),
+    # dictionary_learning
+    "dictionary_learning": ("ae.pt", LINEAR, {"trainer": TRAINER}, ("decoder.weight", "df")),
+    "dictionary_learning, no configuration": ("ae.pt", LINEAR, None, ("decoder.weight", "df")),
+    "dictionary_learning gated": (
+        "ae.pt",
+        {"decoder_bias": (D,), "encoder.weight": (N, D), "r_mag": (N,), "gate_bias": (N,), "mag_bias": (N,),
+         "decoder.weight": (D, N)},
+        {"trainer": TRAINER},
+        ("decoder.weight", "df"),
+    ),
+    "dictionary_learning batch top-k": (
+        "ae.pt",
+        {"b_dec": (D,), "k": (), "threshold": (), "decoder.weight": (D, N), "encoder.weight": (N, D),
+         "encoder.bias": (N,)},
+        {"trainer": TRAINER},
+        ("decoder.weight", "df"),
+    ),
+    "dictionary_learning jumprelu": ("ae.pt", SAE | {"threshold": (N,)}, {"trainer": TRAINER}, ("W_dec", "fd")),
+    "dictionary_learning jumprelu, square": (
+        "ae.pt",
+        SQUARE | {"threshold": (D,)},
+        {"trainer": TRAINER | {"dict_size": D, "dict_class": "JumpReluAutoEncoder"}, "buffer": {"d_submodule": D}},
+        ("W_dec", "fd", D, D),
+    ),
+    "dictionary_learning matryoshka": (
+        "ae.pt", SAE | {"k": (), "threshold": (), "group_sizes": (2,)}, {"trainer": TRAINER}, ("W_dec", "fd")
+    ),
+    "dictionary_learning square": (
+        "ae.pt", {"decoder.weight": (D, D), "encoder.weight": (D, D)}, None, ("decoder.weight", "df", D, D)
+    ),
+    "dictionary_learning crosscoder": (
+        "ae.pt",
+        {"encoder.weight": (P, D, N), "encoder.bias": (N,), "decoder.weight": (P, N, D), "decoder.bias": (P, D)},
+        None,
+        ("decoder.weight", "pfd"),
+    ),
+    "dictionary_learning crosscoder, decoder alone": (
+        "ae.pt", {"decoder.weight": (P, N, D)}, None, ("decoder.weight", "pfd")
+    ),
+    # other projects
+    "Gemma Scope": ("params.npz", SAE | {"threshold": (N,)}, None, ("W_dec", "fd")),
+    "Gemma Scope square": ("params.npz", SQUARE | {"threshold": (D,)}, None, ("W_dec", "fd", D, D)),
+    "Gemma Scope 2": (
+        "params.safetensors",
+        {"w_enc": (D, N), "w_dec": (N, D), "b_enc": (N,), "b_dec": (D,), "threshold": (N,)},
+        {"width": N, "architecture": "jump_relu"},
+        ("w_dec", "fd"),
+    ),
+    "Gemma Scope 2 square": (
+        "params.safetensors", {"w_enc": (D, D), "w_dec": (D, D)}, {"width": D, "architecture": "jump_relu"},
+        ("w_dec", "fd", D, D),
+    ),
+    "width alone": (ANY, only("W_dec"), {"width": N}, ("W_dec", "fd")),
+    "Gemma Scope 2 crosscoder, layers first": (
+        "params.safetensors", {"w_enc": (P, D, N), "w_dec": (P, N, D), "b_enc": (N,), "b_dec": (P, D)}, None,
+        ("w_dec", "pfd"),
+    ),
+    "Gemma Scope 2 crosscoder, features first": (
+        "params.safetensors", {"w_enc": (P, D, N), "w_dec": (N, P, D), "b_enc": (N,), "b_dec": (P, D)}, None,
+        ("w_dec", "fpd"),
+    ),
+    "Llama Scope": ("checkpoints/final.safetensors", LINEAR, None, ("decoder.weight", "df")),
+    "Language-Model-SAEs": (
+        ANY, {"W_E": (D, N), "b_E": (N,), "W_D": (N, D), "b_D": (D,)}, {"d_model": D, "d_sae": N}, ("W_D", "fd")
+    ),
+    "Language-Model-SAEs square": (ANY, {"W_E": (D, D), "W_D": (D, D)}, None, ("W_D", "fd", D, D)),
+    "Language-Model-SAEs crosscoder": (
+        ANY, {"W_E": (P, D, N), "b_E": (P, N), "W_D": (P, N, D), "b_D": (P, D)}, None, ("W_D", "pfd")
+    ),
+    "Language-Model-SAEs crosscoder, decoder alone": (ANY, {"W_D": (P, N, D)}, None, ("W_D", "pfd")),
+    "Qwen Scope": (
+        "layer3.sae.pt", {"W_enc": (N, D), "W_dec": (D, N), "b_enc": (N,), "b_dec": (D,)}, None, ("W_dec", "df")
+    ),
+    "Goodfire": (
+        "sae.pth", {"encoder_linear.weight": (N, D), "encoder_linear.bias": (N,), "decoder_linear.weight": (D, N),
+                    "decoder_linear.bias": (D,)}, None, ("decoder_linear.weight", "df"),
+    ),
+    "OpenAI": (
+        "5.pt", {"pre_bias": (D,), "latent_bias": (N,), "encoder.weight": (N, D), "decoder.weight": (D, N)}, None,
+        ("decoder.weight", "df"),
+    ),
+    "a decoder by itself, and a dictionary of its encoder": (
+        ANY, {"E": (D, N), "D": (N, D), "b_e": (N,)}, None, ("D", "fd")
+    ),
+    "the same, transposed": (ANY, {"E": (N, D), "D": (D, N), "b_e": (N,)}, None, ("D", "df")),
+    # crosscoders and cross-layer transcoders
+    "crosscoder, features first": (
+        ANY, {"W_enc": (P, D, N), "W_dec": (N, P, D), "b_enc": (N,), "b_dec": (P, D)}, None, ("W_dec", "fpd")
+    ),
+    "crosscoder, layers first": (
+        ANY, {"W_enc": (P, D, N), "W_dec": (P, N, D), "b_enc": (N,), "b_dec": (P, D)}, None, ("W_dec", "pfd")
+    ),
+    "crosscoder, by its configuration": (ANY, {"W_dec": (N, P, D)}, {"dict_size": N, "d_in": D}, ("W_dec", "fpd")),
+    "crosscoder of which nothing is known": (
+        ANY, {"W_dec": (N, P, D)}, None, r"the shape is \[12, 3, 4\]; say whether"
+    ),
+    "cross-layer transcoder": ("W_dec_5.safetensors", {"W_dec_5": (N, P, D)}, None, ("W_dec_5", "fpd")),
+    "cross-layer transcoder, last layer": ("W_dec_5.safetensors", {"W_dec_5": (N, 1, D)}, None, ("W_dec_5", "fpd")),
+    "transcoder of one layer": (ANY, SAE | {"W_skip": (D, D)}, None, ("W_dec", "fd")),
+    "transcoder, transposed": (
+        ANY, {"W_enc": (N, D), "W_dec": (D, N), "b_enc": (N,), "b_dec": (D,)}, None, ("W_dec", "df")
+    ),
+    # toy models
+    "toy models": ("toy.npz", {"W": (P, D, N), "b_final": (P, N)}, None, ("W", "pdf")),
+    "toy models, features first": ("toy.npz", {"W": (P, N, D), "b_final": (P, N)}, None, ("W", "pfd")),
+    "more toy models than features": ("toy.npz", {"W": (20, D, N), "b_final": (20, N)}, None, ("W", "pdf")),
+    "more toy models than features, without a bias": ("toy.npz", {"W": (20, D, N)}, None, "say whether"),
+    "one toy model": ("toy.npz", {"W": (D, N), "b_final": (N,)}, None, ("W", "df")),
+    # prefixes
+    "compiled": (ANY, under("_orig_mod.", SAE), None, ("_orig_mod.W_dec", "fd")),
+    "on several cards": (ANY, under("module.", LINEAR), None, ("module.decoder.weight", "df")),
+    "in a model": (ANY, under("model.", {"W_D": (N, D), "b_D": (D,)}), None, ("model.W_D", "fd")),
+    "in a model, square": (
+        ANY, under("model.sae.", {"decoder.weight": (D, D)}), None, ("model.sae.decoder.weight", "df", D, D)
+    ),
+    "with slashes": (ANY, {"params/W_dec": (N, D), "params/b_dec": (D,)}, None, ("params/W_dec", "fd")),
+    "a checkpoint of a trainer": ("last.ckpt", under("state_dict.sae.", SAE), None, ("state_dict.sae.W_dec", "fd")),
+    # language models
+    "TransformerLens embedding": (ANY, {"embed.W_E": (N, D), "pos_embed.W_pos": (9, D)}, None, ("embed.W_E", "fd")),
+    "TransformerLens unembedding": (ANY, {"unembed.W_U": (D, N), "unembed.b_U": (N,)}, None, ("unembed.W_U", "df")),
+    "TransformerLens neurons": (
+        ANY, {"blocks.0.mlp.W_in": (D, N), "blocks.0.mlp.W_out": (N, D)}, None, ("blocks.0.mlp.W_out", "fd")
+    ),
+    "TransformerLens, both": (
+        ANY, {"embed.W_E": (N, D), "unembed.W_U": (D, N)}, None, r"a key is needed.*embed\.W_E \[12, 4\], unembed"
+    ),
+    "BERT": (
+        ANY, BERT | {"encoder.layer.0.output.dense.weight": (D, N)}, None, ("encoder.layer.0.output.dense.weight", "df")
+    ),
+    "BERT's head": (ANY, {"cls.predictions.decoder.weight": (N, D)}, None, ("cls.predictions.decoder.weight", "fd")),
+    "Llama": (
+        "pytorch_model.bin", {"model.layers.0.mlp.down_proj.weight": (D, N), "model.norm.weight": (D,)}, {"d_model": D},
+        ("model.layers.0.mlp.down_proj.weight", "df"),
+    ),
+    "Llama's tokens": (ANY, {"model.embed_tokens.weight": (N, D)}, None, ("model.embed_tokens.weight", "fd")),
+    # what sizes say
+    "bias [1, D]": (ANY, {"W_dec": (3, 5), "b_dec": (1, 5)}, None, ("W_dec", "fd", 3, 5)),
+    "bias of the encoder alone": (ANY, {"W_dec": (3, 5), "b_enc": (3,)}, None, ("W_dec", "fd", 3, 5)),
+    "bias of another module": (
+        ANY, under("a.", SAE) | {"b.b_dec": (N,)}, None, ("a.W_dec", "fd")
+    ),
+    "biases that disagree": (
+        ANY, {"W_dec": (N, D), "b_dec": (N,), "b_enc": (N,)}, None, "b_dec has 12 entries.* and b_enc has 12"
+    ),
+    "a layout against a bias": (ANY, {"decoder.weight": (N, D), "decoder.bias": (D,)}, None, ("decoder.weight", "fd")),
+    "a configuration against a bias": (
+        ANY, only("W_dec") | {"b_dec": (N,)}, SAELENS, "d_sae = 12 and b_dec has 12 entries.*say"
+    ),
+    "the configuration of something else": (
+        ANY, only("W_dec"), {"d_in": 5, "d_sae": N}, "but cfg.json has d_in = 5, d_sae = 12; say"
+    ),
+    "a longer axis": (ANY, only("W_dec"), None, ("W_dec", "fd")),
+    "square, whosever it is": (ANY, SQUARE, None, r"the shape is \[4, 4\]; say whether"),
+    "square, of language models": (ANY, {"W": (D, D)}, {"d_model": D, "hidden_size": D}, "say whether"),
+    # what is no decoder
+    "an encoder": (ANY, {"W_enc": (D, N), "b_enc": (N,)}, None, r"a key is needed.*W_enc \[4, 12\]"),
+    "a bias in two axes": (ANY, {"b_final": (P, N), "out.bias": (P, N)}, None, "a key is needed"),
+    "a row of sparsities": (ANY, only("W_dec") | {"sparsity": (1, N), "b_dec": (D,)}, None, ("W_dec", "fd")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts(tmp_path, name):
+    file, shapes, cfg, expected = LAYOUTS[name]
+    rng, path = np.random.default_rng(0), tmp_path / file
+    arrays = {key: rng.standard_normal(shape) for key, shape in shapes.items()}
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)
+    elif path.suffix == ".safetensors":
+        save_file(arrays, path)
+    else:
+        torch = pytest.importorskip("torch")
+        torch.save({key: torch.tensor(array) for key, array in arrays.items()}, path)
+    if cfg is not None:
+        (path.parent / ("config.json" if "trainer" in cfg else "cfg.json")).write_text(json.dumps(cfg))
+    part = 0 if any(len(shape) == 3 for shape in shapes.values()) and isinstance(expected, tuple) else None
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected) as caught:
+            open_weights(tmp_path, part=part)
+        assert str(tmp_path) in str(caught.value)
+        assert len(str(caught.value)) <= 500
+        return
+    key, layout, n, dimensions = (*expected, N, D)[:4]
+    found = open_weights(tmp_path, part=part)
+    array = arrays[key] if "p" not in layout else arrays[key].take(0, axis=layout.index("p"))
+    assert (found.key, found.shape, found.parts) == (
+        key, (n, dimensions), arrays[key].shape[layout.index("p")] if "p" in layout else None,
+    )  # fmt: skip
+    np.testing.assert_array_equal(rows(found), array if layout.replace("p", "") == "fd" else array.T)
+    assert found.guessed == (name == "a longer axis")
+
+
+def test_a_refusal_lists_ten_candidates_the_likely_ones_first(tmp_path):
+    shapes = {f"model.layers.{i}.self_attn.q_proj.weight": (D, D) for i in range(40)}
+    shapes |= {f"model.layers.{i}.mlp.down_proj.weight": (D, N) for i in range(30)} | {"x" * 5000: (D, N)}
+    save_file({key: np.ones(shape, np.float32) for key, shape in shapes.items()}, tmp_path / "w.safetensors")
+    for key in (None, "y" * 5000):
+        with pytest.raises(ValueError, match="key") as caught:
+            open_weights(tmp_path, key=key)
+        said = str(caught.value)
+        listed = said.partition("the keys are ")[2]
+        assert listed.startswith("model.layers.0.mlp.down_proj.weight [4, 12], model.layers.1.mlp.down_proj.weight")
+        assert 0 < listed.count("[") <= 10
+        assert listed.endswith(f" and {71 - listed.count('[')} more")
+        assert len(said) <= 500
+
+
+def test_numbers_that_count_times_others(tmp_path):
+    torch = pytest.importorskip("torch")
+    stored = {
+        "a.down_proj.weight": torch.ones(4, 12).to(torch.float8_e4m3fn),
+        "a.down_proj.weight_scale_inv": torch.ones(2),
+    }
+    torch.save(stored, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"its numbers count times those of a\.down_proj\.weight_scale_inv"):
+        open_weights(tmp_path)
 
 
 # what cannot be read
