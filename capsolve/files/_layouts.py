@@ -222,17 +222,17 @@ def _role(key: str) -> str:
 def _biases(shape: tuple[int, ...], beside: Mapping[str, Tensor]) -> Iterable[Evidence]:
     """Yield what each vector beside an array says."""
     for key, entry in beside.items():
-        role = _role(key)
+        role, counted = _role(key), "entries"
         sizes = [size for size in entry.shape if size != 1]  # of [n], [1, n], [n, 1], or one vector for each part
         if _plain(key).endswith("encoder.weight") and len(sizes) == 2:  # a torch.nn.Linear to the features
-            role, sizes = "f", sizes[:1]
+            role, counted, sizes = "f", "rows", sizes[:1]
         if not role or not sizes:
             continue
         said = frozenset(layout for layout in possible(len(shape)) if shape[layout.index(role)] == sizes[-1])
         if len(sizes) == 2 and len(shape) == 3:
             said = frozenset(layout for layout in said if shape[layout.index("p")] == sizes[0]) or said
         what = "dimension" if role == "d" else "feature"
-        yield Evidence(said, f"{shown(key)} has {sizes[-1]} entries, one per {what}")
+        yield Evidence(said, f"{shown(key)} has {sizes[-1]} {counted}, one per {what}")
 
 
 # --------------------------------------------------------------------------------------------- configurations

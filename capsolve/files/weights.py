@@ -149,7 +149,7 @@ def open_weights(
         there is nothing of these, the longer axis is taken, which is a guess.
     part : int, optional
         Which matrix of an array with three axes: one of several toy models, or one layer of a crosscoder, whether
-        that is [layers, features, dimensions] or [features, layers, dimensions].
+        that is [layers, features, dimensions] or [features, layers, dimensions]; if both may be, along the first axis.
     count : int, optional
         How many features there are, if that is known.
 
@@ -324,7 +324,9 @@ def _as_asked(path: Path, shape: tuple[int, ...], asked: Axis, found: list[Evide
 def _longer(path: Path, shape: tuple[int, ...], remaining: frozenset[str]) -> tuple[str, str, bool]:
     """Return the layout in which the features are the longer axis, where nothing else tells."""
     rows, columns = shape[-2:]
-    if rows == columns or (len(shape) == 3 and ("pfd" not in remaining or shape[0] >= max(rows, columns))):
+    layout = "p" * (len(shape) - 2) + ("fd" if rows > columns else "df")
+    if "fpd" in remaining and shape[0] < max(rows, columns) and remaining == frozenset(possible(3)):
+        remaining -= {"fpd"}  # the layers of a crosscoder are fewer than its features
+    if rows == columns or layout not in remaining or "fpd" in remaining:
         raise ValueError(f"{path}: the shape is {_sizes(shape)}; say whether features are rows or columns")
-    order = "fd" if rows > columns else "df"
-    return order if len(shape) == 2 else "p" + order, "the longer axis", True
+    return layout, "the longer axis", True

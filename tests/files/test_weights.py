@@ -501,6 +501,12 @@ LAYOUTS = {
     "crosscoder of which nothing is known": (
         ANY, {"W_dec": (N, P, D)}, None, r"the shape is \[12, 3, 4\]; say whether"
     ),
+    "crosscoder with as many features as layers": (
+        ANY, {"W_dec": (P, P, 8), "b_enc": (P,)}, None, r"the shape is \[3, 3, 8\]; say whether",
+    ),
+    "the same with both biases": (
+        ANY, {"W_dec": (P, P, 8), "b_enc": (P,), "b_dec": (P, 8)}, None, "say whether",
+    ),
     "cross-layer transcoder": ("W_dec_5.safetensors", {"W_dec_5": (N, P, D)}, None, ("W_dec_5", "fpd")),
     "cross-layer transcoder, last layer": ("W_dec_5.safetensors", {"W_dec_5": (N, 1, D)}, None, ("W_dec_5", "fpd")),
     "transcoder of one layer": (ANY, SAE | {"W_skip": (D, D)}, None, ("W_dec", "fd")),
