@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,7 @@ def command(
         warnings.filterwarnings("ignore", ".* being the longer axis")  # the note below says so
 
         def find(number: int | None) -> Measurement:
-            return measure(
+            found = measure(
                 path,
                 key=key,
                 features=features,
@@ -113,6 +114,7 @@ def command(
                 tolerance=tolerance,
                 progress=sys.stderr.isatty(),
             )
+            return replace(found, weights=replace(found.weights, path=weights)) if weights == STANDARD else found
 
         found = [find(0 if part == "all" else part)]  # type: ignore[arg-type]
         if part == "all":
@@ -124,9 +126,9 @@ def command(
         _write(found, output, part == "all")
     draw(figure, "measurement", first)
     if part == "all":
-        report(as_json, lambda: _parts_content(weights, found), lambda: _parts_summary(found), output)
+        report(as_json, lambda: _parts_content(found), lambda: _parts_summary(found), output)
     else:
-        report(as_json, lambda: _measurement_content(weights, first), first.summary, output, figure)
+        report(as_json, lambda: _measurement_content(first), first.summary, output, figure)
 
 
 def _write(found: list[Measurement], output: Path, numbered: bool) -> None:
@@ -160,17 +162,17 @@ def _parts_summary(found: list[Measurement]) -> str:
     return "\n".join(lines)
 
 
-def _parts_content(weights: Path, found: list[Measurement]) -> dict[str, Any]:
-    records = [{"part": number} | _measurement_content(weights, one) for number, one in enumerate(found)]
+def _parts_content(found: list[Measurement]) -> dict[str, Any]:
+    records = [{"part": number} | _measurement_content(one) for number, one in enumerate(found)]
     whole = {name: records[0][name] for name in ("weights", "key")}
     own = [{name: value for name, value in record.items() if name not in whole} for record in records]
     return whole | {"total": sum(one.total_capacity for one in found), "parts": own}
 
 
-def _measurement_content(weights: Path, found: Measurement) -> dict[str, Any]:
+def _measurement_content(found: Measurement) -> dict[str, Any]:
     counts, edges = found.histogram()
     return {
-        "weights": str(weights if weights == STANDARD else found.weights.path),
+        "weights": str(found.weights.path),
         **{name: getattr(found.weights, name) for name in ("key", "dtype", "reason", "guessed")},
         "orientation": found.weights.features,
         **{name: getattr(found, name) for name in ("features", "dimensions", "efficiency", "rank")},

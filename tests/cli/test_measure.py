@@ -1,5 +1,7 @@
 """``capsolve measure``: what the library says of an embedding, in words and as JSON."""
 
+import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,24 @@ def test_measure_all_parts(run, fails, tmp_path):
     assert "a part is for arrays with three axes" in fails(1, "measure", "w.npy", "--part", "all")
     assert "must be an integer or all, got x" in run("measure", "toy.npz", "--part", "x")[2]
     assert "--figure shows one matrix" in run("measure", "toy.npz", "--part", "all", "--figure", "a.png")[2]
+
+
+def test_measure_standard_input(run, fails, tmp_path, monkeypatch):
+    np.savez(tmp_path / "w.npz", W_dec=np.random.default_rng(0).standard_normal((7, 3)), b_dec=np.ones(3))
+    content = (tmp_path / "w.npz").read_bytes()
+    out, table = run("measure", "w.npz")[1], run("measure", "w.npz", "-o", "-")[1]
+
+    def given(part):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(part)))
+
+    given(content)
+    assert run("measure", "-") == (0, out.replace("w.npz", "-"), "")
+    given(content)
+    assert run("measure", "-", "-o", "-")[1] == table
+    assert table.startswith("feature,capacity,phase,squared_norm\n0,")
+    given(content[:200])
+    assert "error: standard input: not a readable .npz file" in fails(1, "measure", "-")
+    assert "a path must not be empty" in fails(2, "measure", "")
 
 
 def test_measure_refuses(fails, decoder, tmp_path):
