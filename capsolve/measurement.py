@@ -408,6 +408,14 @@ def measure(
     if weights.guessed and weights.features == "columns":
         warnings.warn(f"{weights.name}: {weights.guess}", stacklevel=2)
     profile = None if samples is None else _profile(samples, n, progress)
+    try:
+        return _measurement(weights, profile, tolerance, progress)
+    except MemoryError:
+        raise MemoryError(f"{weights.name}: there is not enough memory for {n} features in {D} dimensions") from None
+
+
+def _measurement(weights: Weights, profile: Profile | None, tolerance: float, progress: bool) -> Measurement:
+    n, D = weights.shape
     passes = 2 if profile is None else 4
     with _bar(passes * n, progress) as bar:
         capacity, squared_norm, moment = _stream(weights, None, bar)

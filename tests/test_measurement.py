@@ -355,6 +355,13 @@ def test_an_array_and_a_file_never_have_different_features(tmp_path):
     assert (found.reason, found.guessed) == ("there are activations of 16 features", False)
 
 
+def test_more_dimensions_than_memory_has_room_for(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"W": torch.ones(1, 1).expand(10**7, 10**7)}, tmp_path / "w.pt")  # all entries are the same number
+    with pytest.raises(MemoryError, match=r"w\.pt, W: there is not enough memory for 10000000 features in 10000000"):
+        measure(tmp_path / "w.pt", features="rows")
+
+
 def test_an_orientation_that_must_be_wrong(tmp_path):
     np.save(tmp_path / "w.npy", np.ones((20_000, 2)))
     with pytest.raises(ValueError, match=r"w\.npy: 2 features in 20000 dimensions .* are the features rows\?"):

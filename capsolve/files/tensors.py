@@ -278,7 +278,9 @@ def _open_index(path: Path) -> dict[str, Tensor]:
             raise ValueError(f"there is no file of weights {shown(place)} beside it")
         there = open_tensors(file, kind)
         for key in (key for key in places if places[key] == place):
-            found[key] = there[require_key(file, key, there, str(len(there)))]
+            if key not in there:
+                raise ValueError(f"there is no key {shown(repr(key))} in {shown(place)}")
+            found[key] = there[key]
     return found
 
 
