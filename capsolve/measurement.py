@@ -406,7 +406,7 @@ def measure(
         other = "columns" if weights.features == "rows" else "rows"
         raise ValueError(f"{weights.name}: {n} features in {D} dimensions is no embedding; are the features {other}?")
     if weights.guessed and weights.features == "columns":
-        warnings.warn(f"{weights.name}: {weights.guess}", stacklevel=2)
+        warnings.warn(f"{weights.name}: {weights.guess}; if they are not, use features=", stacklevel=2)
     profile = None if samples is None else _profile(samples, n, progress)
     try:
         return _measurement(weights, profile, tolerance, progress)

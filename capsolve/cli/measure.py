@@ -101,7 +101,7 @@ def command(
     from capsolve.measurement import measure  # noqa: PLC0415
 
     with input_file(weights) as path, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".* being the longer axis")  # the note below says so
+        warnings.filterwarnings("ignore", ".* being the longer axis;")  # the note below says so
 
         def find(number: int | None) -> Measurement:
             found = measure(

@@ -44,30 +44,17 @@ MODELS: dict[str, tuple[str, ...]] = {
 }
 
 # What reads from the dimensions, and is measured only if it is asked for by name.
-ENCODERS: tuple[str, ...] = (
-    "W_enc",
-    "w_enc",
-    "W_encs",
-    "W_enc_",
-    "W_E",
-    "E",
-    "encoder.weight",
-    "encoder_linear.weight",
+ENCODERS = (
+    *("W_enc", "w_enc", "W_encs", "W_enc_", "W_E", "E", "encoder.weight", "encoder_linear.weight"),
+    *("W_skip", "W_skips"),
 )
-ENCODERS += ("W_skip", "W_skips")
 
 # Vectors beside a decoder, by the last parts of their names: one entry per dimension, or one per feature.
 PER_DIMENSION = ("b_dec", "b_decs", "b_d", "decoder.bias", "decoder_bias", "decoder_linear.bias", "pre_bias")
-PER_FEATURE: tuple[str, ...] = (
-    "b_enc",
-    "b_e",
-    "encoder.bias",
-    "encoder_bias",
-    "encoder_linear.bias",
-    "latent_bias",
-    "b_final",
+PER_FEATURE = (
+    *("b_enc", "b_e", "encoder.bias", "encoder_bias", "encoder_linear.bias", "latent_bias", "b_final"),
+    *("b_gate", "b_mag", "r_mag", "gate_bias", "mag_bias", "threshold", "log_threshold"),
 )
-PER_FEATURE += ("b_gate", "b_mag", "r_mag", "gate_bias", "mag_bias", "threshold", "log_threshold")
 
 # Numbers of features and of dimensions in the configurations of projects. The last ones mean other things in other
 # files: they count where they fit.
@@ -124,10 +111,10 @@ def listed_keys(stored: Mapping[str, Tensor]) -> str:
         unlikely = 3 if _is_encoder(key) else 2
         return next((place for place, table in enumerate(tables) if _known(key, table)), unlikely), key
 
-    return listed(f"{shown(key, 80)} {list(stored[key].shape)}" for key in sorted(stored, key=rank)) or "none"
+    return first_ten(f"{shown(key, 80)} {list(stored[key].shape)}" for key in sorted(stored, key=rank)) or "none"
 
 
-def listed(entries: Iterable[str]) -> str:
+def first_ten(entries: Iterable[str]) -> str:
     """Return the first ten entries at most, with commas between, in a length that fits into a message."""
     entries, text = list(entries), ""
     for count, entry in enumerate(entries):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from capsolve._arrays import dtype_name, to_numpy
 from capsolve._checks import shown
-from capsolve.files._layouts import Evidence, choose, listed, listed_keys, name_says, possible, sizes_say
+from capsolve.files._layouts import Evidence, choose, first_ten, listed_keys, name_says, possible, sizes_say
 from capsolve.files._paths import StrPath, existing_file, require_path
 from capsolve.files.tensors import INDEX, SUFFIXES, Index, Tensor, open_tensors, require_key
 
@@ -198,7 +198,7 @@ def _weights_in(folder: Path) -> Path:
         return there[0]
     if not there:
         raise ValueError(f"{folder}: there is no file of weights; looked for {', '.join(SUFFIXES)}")
-    names = listed(shown(str(entry.relative_to(folder)), 80) for entry in there)
+    names = first_ten(shown(str(entry.relative_to(folder)), 80) for entry in there)
     raise ValueError(f"{folder}: there are several files of weights, name one: {names}")
 
 
