@@ -1,5 +1,6 @@
 """Weights in files: every format gives the numbers that were stored, features first, or says what is wrong."""
 
+import errno
 import json
 import os
 
@@ -652,6 +653,35 @@ def test_truncated_files(tmp_path, name, keep):
     os.truncate(path, keep if isinstance(keep, int) else int(keep * size))
     with pytest.raises(ValueError, match=rf"{name}: (not a readable|the file is empty)"):
         open_weights(path)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.npz", "w.npy", "w.pt"])
+@pytest.mark.parametrize("change", ["shrinks", "goes", "fails"])
+def test_files_that_change_while_they_are_read(tmp_path, monkeypatch, name, change):
+    path, W = tmp_path / name, np.random.default_rng(0).standard_normal((200, 30))
+    if name == "w.pt":
+        save_torch({"W_dec": pytest.importorskip("torch").tensor(W)}, path)
+    elif name == "w.safetensors":
+        save_file({"W_dec": W}, path)
+    else:
+        np.savez(path, W_dec=W) if name == "w.npz" else np.save(path, W)
+    found = open_weights(path, features="rows")
+    if change == "shrinks":
+        os.truncate(path, path.stat().st_size // 2)
+    elif change == "goes":
+        path.unlink()
+    else:
+        monkeypatch.setattr(np, "memmap", failing_disk)
+        if name == "w.pt":
+            monkeypatch.setattr("torch.load", failing_disk)
+    with pytest.raises((ValueError, OSError), match=rf"{name}") as caught:
+        rows(found)
+    assert str(caught.value).isprintable()
+    assert change != "fails" or caught.value.errno == errno.EIO
+
+
+def failing_disk(*_, **__):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_a_stored_member_ends_where_it_ends(tmp_path, W):
