@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from capsolve._checks import FloatArray
-from capsolve.losses.quadratic import response_curve
+from capsolve.losses.quadratic import TINY, response_curve
 
 # Features that go from empty to full within such a part of τ count as jumping there; their lines take that long.
 STEEP = 1e-7
@@ -46,7 +46,7 @@ def lines(v: FloatArray, k: FloatArray) -> tuple[FloatArray, FloatArray]:
 def newton_root(v: FloatArray, k: FloatArray, budget: float) -> Root | None:
     """Return the root for a budget > 0; None where that is too much, or the root lies on a jump or is not found."""
     slope, gain = lines(v, k)
-    if budget >= np.count_nonzero(slope):
+    if budget >= np.count_nonzero(slope) or np.min(v, where=v > 0.0, initial=math.inf) < TINY:
         return None
     start, every = 1.0 / float(np.max(v)), v.size // SAMPLE
     if every > 1:

@@ -35,7 +35,7 @@ from capsolve import certificate
 from capsolve._checks import FloatArray
 from capsolve.certificate import FINEST_TOLERANCE, NONE, CertificateTerms
 from capsolve.losses import quadratic
-from capsolve.losses.quadratic import LARGE
+from capsolve.losses.quadratic import LARGE, TINY
 from capsolve.solvers import newton
 from capsolve.solvers.newton import NEAR, SAMPLE, STEEP, STEPS, Root, next_point
 from capsolve.solvers.sources import MODERATE, NumPySource, PriceAndExceptions, ScaleInterval, Screening, spread_out
@@ -326,14 +326,14 @@ def _enter(v: float, k: float) -> float:
 
 @compiled
 def _lines(v, k, stride, slope, gain):
-    largest, gaining = 0.0, 0.0
+    least, largest, gaining = np.inf, 0.0, 0.0
     for i in range(v.size):
         v_i, k_i = np.float64(v[i]), np.float64(k[i * stride])
         gain[i] = smaller(2.0 / larger(k_i - 3.0, 2.0 * STEEP), 1.0 / STEEP)
         slope[i] = gain[i] * _enter(v_i, k_i)
-        largest = larger(largest, v_i)
+        least, largest = smaller(least, v_i if v_i > 0.0 else np.inf), larger(largest, v_i)
         gaining = plus(gaining, 1.0 if slope[i] > 0.0 else 0.0)
-    return largest, gaining
+    return least, largest, gaining
 
 
 @compiled
@@ -377,8 +377,8 @@ def _next_entry(v, k, stride, scale):
 @compiled
 def _newton_root(v, k, stride, budget):
     slope, gain = np.empty(v.size), np.empty(v.size)
-    largest, gaining = _lines(v, k, stride, slope, gain)
-    if budget >= gaining:
+    least, largest, gaining = _lines(v, k, stride, slope, gain)
+    if budget >= gaining or least < TINY:
         return 0.0, 0.0
     start, every = 1.0 / largest, v.size // SAMPLE
     if every > 1:

@@ -20,6 +20,7 @@ import numpy as np
 from capsolve._checks import EPS, FloatArray
 from capsolve.certificate import CertificateTerms, Solution, certificate_terms
 from capsolve.losses.quadratic import (
+    TINY,
     QuadraticLoss,
     ResponseCurve,
     column_sum,
@@ -41,7 +42,6 @@ from capsolve.solvers.sources import (
     Source,
 )
 from capsolve.solvers.two_pass import (
-    TINY,
     BracketedProblem,
     Limits,
     TooSmall,
@@ -76,9 +76,10 @@ NEWTON_COMPILED = 1 << 16
 COMPILED_FEATURES = 100_000
 
 
-def route_for(features: int) -> Route:
-    """Return the fastest route for NumPy arrays of so many features."""
-    loaded = "capsolve.solvers.numba_source" in sys.modules
+def route_for(features: int, *, loaded: bool | None = None) -> Route:
+    """Return the fastest route for NumPy arrays of so many features, if compiled code is loaded or not."""
+    if loaded is None:
+        loaded = "capsolve.solvers.numba_source" in sys.modules
     if features <= (SCALAR_BESIDE_COMPILED if loaded else SCALAR_FEATURES):
         return SCALAR
     return compiled_route() or NUMPY if loaded or features >= COMPILED_FEATURES else NUMPY

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsolve._checks import FloatArray
-from capsolve.losses.quadratic import ResponseCurve, response_curve
+from capsolve.losses.quadratic import TINY, ResponseCurve, response_curve
 from capsolve.solvers.fractional import solve_fractional
 from capsolve.solvers.price import resolve_ties, solve_knapsack
 from capsolve.solvers.sources import (
@@ -63,10 +63,6 @@ class Limits:
     """Standard errors of the sample on either side of the interval: one in 10⁴ misses."""
     narrowest: float = 1e-9
     """Below this relative width of the interval, rounding decides which features are free."""
-
-
-# Importances below this are scaled up before anything is done with them: the smallest floats have few digits.
-TINY = 2.0**-960
 
 
 class TooSmall(Exception):  # noqa: N818  (no error as long as there is a factor)
