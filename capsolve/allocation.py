@@ -28,7 +28,7 @@ from capsolve.certificate import (
 from capsolve.losses.model import LossModel, is_loss_model
 from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.losses.tabulated import TabulatedLoss
-from capsolve.solvers.quadratic import Route, route_for, solve_quadratic, solve_source, usable_budget
+from capsolve.solvers.quadratic import COMPILED_FEATURES, Route, route_for, solve_quadratic, solve_source, usable_budget
 from capsolve.solvers.separable import solve_separable
 from capsolve.solvers.sources import ArrayAPISource, NumPySource
 from capsolve.solvers.tabulated import solve_tabulated
@@ -332,7 +332,8 @@ def solve(importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True,
     ----------
     arXiv 2210.01892, eqs. 13–18.
     """
-    if bias is True and isinstance(importance, np.ndarray) and route_for(importance.size).source is not NumPySource:
+    large = isinstance(importance, np.ndarray) and importance.size >= COMPILED_FEATURES
+    if bias is True and large and route_for(importance.size).source is not NumPySource:
         # the first pass over so many numbers validates them as well
         return allocate(QuadraticLoss.unchecked(importance, kurtosis), dimensions, tolerance=tolerance)
     return allocate(QuadraticLoss(importance, kurtosis, bias), dimensions, tolerance=tolerance)

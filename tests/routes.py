@@ -1,9 +1,9 @@
 """Every way to the optimum of the quadratic loss with a bias, as a value: what tests are parametrised over.
 
 ``ROUTES[name](v, k, dimensions)`` solves one problem by that route and returns its `capsolve.Allocation`. Each route is
-forced: however small a problem is, it goes through plain numbers, all breakpoints, or samples and brackets, whatever
-`capsolve.solvers.quadratic.route_for` would choose. Where a route needs a library that is not installed, calling it
-skips the test.
+forced: however small a problem is, it goes through plain numbers, Newton's method, all breakpoints, or samples and
+brackets, whatever `capsolve.solvers.quadratic.route_for` would choose. Where a route needs a library that is not
+installed, calling it skips the test.
 
 ``LOCAL[name]()`` is the `Route` itself, for those that `capsolve.allocate` takes; ``BRACKETED`` are the names of those
 that go through samples and brackets, a handful of features at a time. Capacities come in the kind of array that the
@@ -24,8 +24,10 @@ from capsolve.solvers.two_pass import Limits
 
 Solve = Callable[[np.ndarray, np.ndarray, float], Allocation]
 
-EVERYTHING = Limits(all_free=1 << 62)  # among all breakpoints, however many features there are
-HARDLY_ANY = Limits(free=1, all_free=0, sample=16, rough=4)  # bracketed from tiny samples, down to one feature
+NEWTON = Limits(newton=1 << 62)  # by Newton's method where it finds the price
+EVERYTHING = Limits(newton=0, all_free=1 << 62)  # among all breakpoints, however many features there are
+# bracketed from tiny samples, down to one feature
+HARDLY_ANY = Limits(newton=0, free=1, all_free=0, sample=16, rough=4)
 
 
 class SmallBlocks(NumPySource):
@@ -43,9 +45,11 @@ def numba_source() -> type[NumPySource]:
 
 LOCAL: dict[str, Callable[[], Route]] = {
     "plain numbers": lambda: SCALAR,
+    "NumPy, Newton": lambda: Route("NumPy, Newton", limits=NEWTON),
     "NumPy, all breakpoints": lambda: Route("NumPy, all breakpoints", limits=EVERYTHING),
     "NumPy, bracketed": lambda: Route("NumPy, bracketed", limits=HARDLY_ANY),
     "NumPy, small blocks": lambda: Route("NumPy, small blocks", source=SmallBlocks, limits=HARDLY_ANY),
+    "Numba, Newton": lambda: Route("Numba, Newton", source=numba_source(), limits=NEWTON),
     "Numba, all breakpoints": lambda: Route("Numba, all breakpoints", source=numba_source(), limits=EVERYTHING),
     "Numba, bracketed": lambda: Route("Numba, bracketed", source=numba_source(), limits=HARDLY_ANY),
 }

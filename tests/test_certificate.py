@@ -34,7 +34,7 @@ from tests.oracles import profiles
 
 # --- routes, and how to change their answers -----------------------------------------------------------------------
 
-PASSES = Limits(all_free=0, free=4, sample=64, rough=16)
+PASSES = Limits(newton=0, all_free=0, free=4, sample=64, rough=16)
 
 
 def compiled(limits):
@@ -71,7 +71,9 @@ def solve_in_a_batch(v, k, dimensions):
 # Each route with the function whose answer is changed: the last one before the certificate.
 ROUTES = {
     "plain numbers": (solve_by(lambda: Route("plain", scalar=True)), "scalar"),
-    "all breakpoints": (solve_by(lambda: Route("NumPy")), "bracket"),
+    "Newton": (solve_by(lambda: Route("NumPy")), "write"),
+    "compiled Newton": (solve_by(lambda: compiled(Limits())), "write"),
+    "all breakpoints": (solve_by(lambda: Route("NumPy", limits=Limits(newton=0))), "bracket"),
     "passes": (solve_by(lambda: Route("passes", limits=PASSES)), "bracket"),
     "compiled passes": (solve_by(lambda: compiled(PASSES)), "bracket"),
     "array API": (solve_as("array_api_strict"), "bracket"),
@@ -108,6 +110,17 @@ def corrupt(monkeypatch, how, route):
             return point._replace(answer=answer)
 
         monkeypatch.setattr(quadratic, "solve_in_bracket", solve_in_bracket)
+    if fallback == "write":
+        from capsolve.solvers.numba_source import NumbaSource
+
+        for source in (NumPySource, NumbaSource):
+
+            def write(self, answer, unit, real_write=source.write):
+                wrong = how(real_write(self, answer, unit)[0])
+                everything = {"free_index": np.arange(self.features), "capacity": wrong}
+                return real_write(self, answer._replace(**everything), unit)
+
+            monkeypatch.setattr(source, "write", write)
     if fallback == "columns":
         real_columns = quadratic._with_bias
 
@@ -222,6 +235,29 @@ def test_a_wrong_price_is_found_out(route, problem, factor, monkeypatch):
         bad = solve(v, k, dimensions)
         assert bad.status is not Status.OPTIMAL
         assert bad.lower_bound <= best.loss + 1e-13 * size
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.99, 1.0 + 1e-9, 2.0])
+@pytest.mark.parametrize("route", ["Newton", "compiled Newton"])
+def test_a_wrong_root_is_mended_or_not_taken(route, factor, monkeypatch):
+    """What is written tells whether a root spends the budget; the general search takes one that cannot be mended."""
+    v, k, dimensions = convex_problem(300, np.random.default_rng(5))
+    solve, searched = ROUTES[route][0], []
+    right, real = solve(v, k, dimensions), quadratic.solve_in_bracket
+    monkeypatch.setattr(quadratic, "solve_in_bracket", lambda *given: searched.append(1) or real(*given))
+    solve(v, k, dimensions)
+    assert not searched
+    for source in {NumPySource, type(compiled(Limits()).source(v, k)) if "compiled" in route else NumPySource}:
+
+        def newton_root(self, budget, real_root=source.newton_root):
+            root = real_root(self, budget)
+            return root._replace(scale=root.scale * factor)
+
+        monkeypatch.setattr(source, "newton_root", newton_root)
+    found = solve(v, k, dimensions)
+    assert len(searched) == (0 if factor < 1.001 and factor > 0.999 else 1)
+    assert found.status is Status.OPTIMAL
+    np.testing.assert_allclose(found.capacity, right.capacity, atol=1e-12)
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda f: f.__name__)

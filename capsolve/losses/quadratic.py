@@ -44,6 +44,8 @@ from capsolve.losses.model import CURVE_GRID, FormerNames
 # Where importances are measured in units of the scale τ, numbers and squares above these belong to features that are
 # full at any optimum: they are capped, so that nothing overflows.
 LARGE, HUGE = 1e150, 1e300
+# Importances below this are scaled up before anything is done with them: the smallest floats have few digits.
+TINY = 2.0**-960
 # Up to so many numbers are copied.
 LARGEST_COPY = 1 << 16
 

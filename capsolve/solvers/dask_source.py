@@ -89,7 +89,9 @@ class DaskSource:
 
 def source_of_chunk(v: Any, k: Any) -> Source:
     """Return the source for one chunk."""
-    return route_for(v.size).source(v, np.asarray(k)) if api.is_numpy_array(v) else ArrayAPISource(v, k)
+    if not api.is_numpy_array(v):
+        return ArrayAPISource(v, k)
+    return route_for(v.size, loaded=False).source(v, np.asarray(k))  # every process gives the same bits
 
 
 def _boxed(v: Any, k: Any, task: Any, block_info: Any = None, **given: Any) -> Any:

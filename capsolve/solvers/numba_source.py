@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import logging
 import math
 import os
 import threading
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -29,16 +31,18 @@ import numpy as np
 from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
+from capsolve import certificate
 from capsolve._checks import FloatArray
 from capsolve.certificate import FINEST_TOLERANCE, NONE, CertificateTerms
-from capsolve.losses.quadratic import LARGE
-from capsolve.solvers.sources import NumPySource, PriceAndExceptions, ScaleInterval, Screening, spread_out
+from capsolve.losses import quadratic
+from capsolve.losses.quadratic import LARGE, TINY
+from capsolve.solvers import newton
+from capsolve.solvers.newton import NEAR, SAMPLE, STEEP, STEPS, Root, next_point
+from capsolve.solvers.sources import MODERATE, NumPySource, PriceAndExceptions, ScaleInterval, Screening, spread_out
 
 logger = logging.getLogger(__name__)
 
 BLOCK = 4096
-# Scales between which squares of importances that matter neither over- nor underflow.
-MODERATE = 1e-100, 1e100
 # Blocks that one task screens for free features, and the share of them there is room for.
 BLOCKS_PER_TASK = 16
 SHARE_FREE = 1.0 / 8.0
@@ -87,8 +91,15 @@ def smaller(typing: Any, a: Any, b: Any) -> Any:
 # --- compilation --------------------------------------------------------------------------------------------------
 
 
+# Machine code holds what it took from these modules: when one is another, it is compiled again.
+TAKEN_FROM = tuple(zlib.crc32(inspect.getsource(module).encode()) for module in (newton, quadratic, certificate))
+
+
 class _Cache(FunctionCache):
     """Machine code on disk; what cannot be read there is compiled again, and written if that is possible."""
+
+    def _index_key(self, *given):
+        return (*super()._index_key(*given), TAKEN_FROM)
 
     def load_overload(self, *given):
         """Return the code for a signature, or None."""
@@ -301,6 +312,85 @@ def _sample(v, k, stride, index, v_out, k_out):
     return at
 
 
+# --- Newton's method: as in `capsolve.solvers.newton` -----------------------------------------------------------------
+
+_next_point = inlined(next_point)
+
+
+@inlined
+def _enter(v: float, k: float) -> float:
+    """Return where a feature enters, to the last bit as `response_curve`."""
+    half = 0.5 * (k - 1.0)
+    return v * (math.sqrt(half) if k < 3.0 else half)
+
+
+@compiled
+def _lines(v, k, stride, slope, gain):
+    least, largest, gaining = np.inf, 0.0, 0.0
+    for i in range(v.size):
+        v_i, k_i = np.float64(v[i]), np.float64(k[i * stride])
+        gain[i] = smaller(2.0 / larger(k_i - 3.0, 2.0 * STEEP), 1.0 / STEEP)
+        slope[i] = gain[i] * _enter(v_i, k_i)
+        least, largest = smaller(least, v_i if v_i > 0.0 else np.inf), larger(largest, v_i)
+        gaining = plus(gaining, 1.0 if slope[i] > 0.0 else 0.0)
+    return least, largest, gaining
+
+
+@compiled
+def _sum_of_lines(slope, gain, u):
+    used, total, steepest = 0.0, 0.0, 0.0
+    for i in range(slope.size):
+        share = slope[i] * u - gain[i]
+        between = (share > 0.0) & (share < 1.0)
+        used = plus(used, smaller(larger(share, 0.0), 1.0))
+        total = plus(total, slope[i] if between else 0.0)
+        steepest = larger(steepest, gain[i] if between else 0.0)
+    return used, total, steepest
+
+
+@compiled
+def _search(slope, gain, budget, u):
+    low, high = 0.0, np.inf
+    for step in range(STEPS):
+        used, total, steepest = _sum_of_lines(slope, gain, u)
+        missing = budget - used
+        if missing > 0.0:
+            low = u
+        else:
+            high = u
+        following = _next_point(step, u, low, high, missing, total)
+        if abs(following - u) <= NEAR * u:
+            return following, total, steepest >= 1.0 / STEEP
+        u = following
+    return 0.0, 0.0, False
+
+
+@compiled
+def _next_entry(v, k, stride, scale):
+    following = 0.0
+    for i in range(v.size):
+        enter = _enter(np.float64(v[i]), np.float64(k[i * stride]))
+        following = larger(following, enter if enter < scale else 0.0)
+    return following
+
+
+@compiled
+def _newton_root(v, k, stride, budget):
+    slope, gain = np.empty(v.size), np.empty(v.size)
+    least, largest, gaining = _lines(v, k, stride, slope, gain)
+    if budget >= gaining or least < TINY:
+        return 0.0, 0.0
+    start, every = 1.0 / largest, v.size // SAMPLE
+    if every > 1:
+        rough = slope[::every].copy()
+        first = _search(rough, gain[::every].copy(), budget * rough.size / v.size, start)[0]
+        start = first if first > 0.0 else start
+    u, total, steep = _search(slope, gain, budget, start)
+    if u == 0.0 or steep:
+        return 0.0, 0.0
+    return (1.0 / u, total * u * u) if total > 0.0 else (_next_entry(v, k, stride, 1.0 / u), 0.0)
+
+
 # --- the source -----------------------------------------------------------------------------------------------------
 
 _turn = threading.Lock()  # not every threading layer of Numba can be entered twice
@@ -349,6 +439,12 @@ class NumbaSource(NumPySource):
         # Whether some κ may be below 3, until a pass has seen.
         self._mixed = self.features > LOOKED_AT or bool((self._k < 3.0).any())
         self._blocks_total = -(-self.features // BLOCK)
+
+    @_or_numpy
+    def newton_root(self, budget: float) -> Root | None:
+        """Return where Σ C = budget if Newton's method finds it; see `NumPySource`."""
+        root = Root(*_newton_root(self._v, self._k, self._stride, budget))
+        return root if root.scale > 0.0 else None
 
     @_or_numpy
     def used(self, scale: float) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import sys
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import numpy as np
 from capsolve._checks import EPS, FloatArray
 from capsolve.certificate import CertificateTerms, Solution, certificate_terms
 from capsolve.losses.quadratic import (
+    TINY,
     QuadraticLoss,
     ResponseCurve,
     column_sum,
@@ -30,9 +32,16 @@ from capsolve.losses.quadratic import (
 from capsolve.solvers.fractional import solve_fractional
 from capsolve.solvers.price import resolve_ties, solve_knapsack
 from capsolve.solvers.scalar import scalar_terms, solve_scalar
-from capsolve.solvers.sources import LocalKind, NumPySource, ScaleInterval, Source
+from capsolve.solvers.sources import (
+    MODERATE,
+    NONE_LISTED,
+    LocalKind,
+    NumPySource,
+    PriceAndExceptions,
+    ScaleInterval,
+    Source,
+)
 from capsolve.solvers.two_pass import (
-    TINY,
     BracketedProblem,
     Limits,
     TooSmall,
@@ -59,17 +68,21 @@ class Route:
 
 SCALAR = Route("plain numbers", scalar=True)
 NUMPY = Route("NumPy")
-# Up to so many features plain Python is faster than NumPy.
-SCALAR_FEATURES = 100
+# Up to so many features plain Python is faster than NumPy, and than compiled code where that is loaded.
+SCALAR_FEATURES, SCALAR_BESIDE_COMPILED = 100, 12
+# Beyond so many compiled passes over all features are faster than steps of Newton's.
+NEWTON_COMPILED = 1 << 16
 # From so many on compiled passes save more time than it takes to import Numba within a few calls.
 COMPILED_FEATURES = 100_000
 
 
-def route_for(features: int) -> Route:
-    """Return the fastest route for NumPy arrays of so many features."""
-    if features <= SCALAR_FEATURES:
+def route_for(features: int, *, loaded: bool | None = None) -> Route:
+    """Return the fastest route for NumPy arrays of so many features, if compiled code is loaded or not."""
+    if loaded is None:
+        loaded = "capsolve.solvers.numba_source" in sys.modules
+    if features <= (SCALAR_BESIDE_COMPILED if loaded else SCALAR_FEATURES):
         return SCALAR
-    return compiled_route() or NUMPY if features >= COMPILED_FEATURES else NUMPY
+    return compiled_route() or NUMPY if loaded or features >= COMPILED_FEATURES else NUMPY
 
 
 @functools.cache
@@ -80,7 +93,7 @@ def compiled_route() -> Route | None:
     except Exception as reason:
         logger.debug("no compiled code: %r", reason)
         return None
-    return Route("Numba", source=NumbaSource)
+    return Route("Numba", source=NumbaSource, limits=Limits(newton=NEWTON_COMPILED))
 
 
 def solve_quadratic(model: QuadraticLoss, dimensions: float, route: Route | None = None) -> Solution:
@@ -141,6 +154,10 @@ def solve_source(source: Source, dimensions: float, route: Route = NUMPY) -> Sol
         return bracket_price(source, budget, local, limits, interval)
 
     budget = whole_budget(dimensions)
+    if isinstance(source, NumPySource) and source.features <= limits.newton:
+        solution = _solve_newton(source, budget)
+        if solution is not None:
+            return solution
     try:
         point = solve_in_bracket(load_bracket, budget, limits)
     except TooSmall as small:
@@ -149,6 +166,25 @@ def solve_source(source: Source, dimensions: float, route: Route = NUMPY) -> Sol
         return replace(scaled, unit=scaled.unit / factor)
     capacity, terms = source.write(point.answer, point.unit)
     return Solution(capacity, terms, point.answer.multiplier / point.unit, point.unit, point.proved)
+
+
+def _solve_newton(source: NumPySource, budget: float) -> Solution | None:
+    """Return the optimum where Newton's method finds the price; None where that is for the general search."""
+    root = source.newton_root(budget) if budget > 0.0 else None
+    if root is None or not MODERATE[0] < root.scale < MODERATE[1]:
+        return None
+    scale, correction = root.scale, 0.0
+    for _ in range(3):  # what rounding has left of the budget is given away as well
+        unit = unit_of(scale)
+        capacity, terms = source.write(PriceAndExceptions(scale, correction, scale, *NONE_LISTED), unit)
+        missing = budget - terms.used
+        if abs(missing) <= 16.0 * EPS * budget:
+            return Solution(capacity, terms, scale / unit, unit)
+        if root.slope == 0.0:
+            return None
+        step = correction - missing / root.slope
+        scale, correction = scale + step, step - ((scale + step) - scale)
+    return None
 
 
 class Columns(NamedTuple):

@@ -22,8 +22,13 @@ from capsolve._arrays import to_numpy
 from capsolve._checks import LARGEST_KURTOSIS, FloatArray, raise_invalid
 from capsolve.certificate import CertificateTerms, certificate_terms
 from capsolve.losses.quadratic import feature_terms, response_curve
+from capsolve.solvers.newton import Root, newton_root
 
 IntArray = npt.NDArray[np.int64]
+# Scales between which squares of importances that matter neither over- nor underflow.
+MODERATE = 1e-100, 1e100
+# Of no feature: what an answer lists that is the response to its scale everywhere.
+NONE_LISTED = np.empty(0, dtype=np.int64), np.empty(0)
 # Neighbours in a sample: memory comes in lines.
 NEIGHBOURS = 32
 
@@ -200,6 +205,11 @@ class NumPySource:
         """Return a run of neighbours from each of many intervals of equal length; see `Source`."""
         index = spread_out(self.features, size, rng)
         return valid_sample(self.importance[index].astype(np.float64), self.kurtosis[index].astype(np.float64))
+
+    def newton_root(self, budget: float) -> Root | None:
+        """Return where Σ C = budget if Newton's method finds it, for features that are few enough to be copied."""
+        v, k = (column.astype(np.float64, copy=False) for column in (self.importance, self.kurtosis))
+        return newton_root(v, k, budget)
 
     def used(self, scale: float) -> tuple[float, float]:
         """Return the sums of what `respond` says and of its squares."""

@@ -26,10 +26,11 @@ import numpy as np
 import numpy.typing as npt
 
 from capsolve._checks import FloatArray
-from capsolve.losses.quadratic import ResponseCurve, response_curve
+from capsolve.losses.quadratic import TINY, ResponseCurve, response_curve
 from capsolve.solvers.fractional import solve_fractional
 from capsolve.solvers.price import resolve_ties, solve_knapsack
 from capsolve.solvers.sources import (
+    NONE_LISTED,
     IntArray,
     LocalKind,
     NumPySource,
@@ -48,6 +49,8 @@ class Limits:
     The defaults were measured on two cores with 10⁴ to 10⁷ features (``python -m benchmarks solve``).
     """
 
+    newton: int = 1 << 17
+    """Up to so many features Newton's method is tried first: beyond, a sample saves the copies that it makes."""
     free: int = 32
     """So few free features are solved by sorting their breakpoints: sorting 16,384 would take as long as a pass."""
     all_free: int = 1 << 14
@@ -60,10 +63,6 @@ class Limits:
     """Standard errors of the sample on either side of the interval: one in 10⁴ misses."""
     narrowest: float = 1e-9
     """Below this relative width of the interval, rounding decides which features are free."""
-
-
-# Importances below this are scaled up before anything is done with them: the smallest floats have few digits.
-TINY = 2.0**-960
 
 
 class TooSmall(Exception):  # noqa: N818  (no error as long as there is a factor)
@@ -169,7 +168,7 @@ def solve_in_bracket(load_bracket: LoadBracket, dimensions: float, limits: Limit
     """Find the price and the allocation; ``load_bracket`` returns what lies in an interval, or near the price."""
     found = load_bracket(None)
     if found is None:
-        nothing = PriceAndExceptions(0.0, 0.0, 0.0, np.empty(0, dtype=np.int64), np.empty(0))
+        nothing = PriceAndExceptions(0.0, 0.0, 0.0, *NONE_LISTED)
         return PrimalDualPoint(nothing, 1.0, 0.0)
     wide = found.free_index.size > limits.all_free or found.fixed.high < math.inf
     problem = ReducedProblem(shrink_bracket(found, dimensions, limits) if wide else found, dimensions)

@@ -334,14 +334,19 @@ def test_equal_features_by_the_million_take_as_long_as_others(monkeypatch):
 # --- which route ----------------------------------------------------------------------------------------------------
 
 
-def test_routes_by_size():
+def test_routes_by_size(monkeypatch):
+    """Compiled code is loaded for many features only, and used from a handful on once it is."""
+    monkeypatch.delitem(sys.modules, "capsolve.solvers.numba_source", raising=False)
     assert route_for(1) is route_for(100) is SCALAR
     assert route_for(101) is quadratic.NUMPY
     assert route_for(101).source is NumPySource
+    monkeypatch.undo()
     pytest.importorskip("numba")
     from capsolve.solvers.numba_source import NumbaSource
 
     assert route_for(100_000).source is NumbaSource
+    assert route_for(12) is SCALAR
+    assert route_for(13).source is NumbaSource
 
 
 def test_without_numba_large_problems_are_numpys():
