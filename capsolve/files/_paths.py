@@ -136,8 +136,10 @@ def replacing(path: StrPath) -> Iterator[Path]:
             shutil.copymode(target, temporary)
         temporary.replace(target)
     except OSError as error:
+        if error.errno is None:  # a library's own words
+            raise OSError(f"{path}: {error}") from None
         if error.filename in (None, str(temporary)):  # a full disk has no name
-            raise os_error(error.errno or errno.EIO, path) from None
+            raise os_error(error.errno, path) from None
         raise
     finally:
         temporary.unlink(missing_ok=True)
