@@ -43,6 +43,8 @@ from capsolve.solvers.sources import MODERATE, NumPySource, PriceAndExceptions, 
 logger = logging.getLogger(__name__)
 
 BLOCK = 4096
+# Up to so many features one core writes: to wake another takes as long, and beside a busy process its time slice.
+ONE_CORE = 1 << 15
 # Blocks that one task screens for free features, and the share of them there is room for.
 BLOCKS_PER_TASK = 16
 SHARE_FREE = 1.0 / 8.0
@@ -98,8 +100,10 @@ TAKEN_FROM = tuple(zlib.crc32(inspect.getsource(module).encode()) for module in 
 class _Cache(FunctionCache):
     """Machine code on disk; what cannot be read there is compiled again, and written if that is possible."""
 
+    options: tuple[Any, ...] = ()
+
     def _index_key(self, *given):
-        return (*super()._index_key(*given), TAKEN_FROM)
+        return (*super()._index_key(*given), TAKEN_FROM, self.options)
 
     def load_overload(self, *given):
         """Return the code for a signature, or None."""
@@ -120,18 +124,15 @@ class _Cache(FunctionCache):
                 super().save_overload(*given)
 
 
-def _cached(function: Any) -> Any:
-    """Give a compiled function a cache, as ``cache=True`` does, if there is a folder for it."""
+def compiled(function: Any, **options: Any) -> Any:
+    """Compile a function for one core; give it a cache, as ``cache=True`` does, if there is a folder for it."""
+    made = nb.njit(error_model="numpy", nogil=True, **options)(function)
     try:
-        function._cache = _Cache(function.py_func)
+        made._cache = _Cache(function)
+        made._cache.options = tuple(options.items())
     except Exception as reason:
         logger.debug("no cache: %r", reason)
-    return function
-
-
-def compiled(function: Any, **options: Any) -> Any:
-    """Compile a function for one core."""
-    return _cached(nb.njit(error_model="numpy", nogil=True, **options)(function))
+    return made
 
 
 def on_all_cores(function: Any) -> Any:
@@ -251,7 +252,6 @@ def _screen_block(v, k, low, high, low_jump, high_jump, mixed, flags, sums):
 # --- all blocks ---------------------------------------------------------------------------------------------------
 
 
-@on_all_cores
 def _write(v, k, stride, scale, correction, multiplier, mixed, exact, index, capacity, out, terms):
     n = v.size
     for b in nb.prange(terms.shape[0]):
@@ -267,6 +267,9 @@ def _write(v, k, stride, scale, correction, multiplier, mixed, exact, index, cap
             sums = _terms_by_tangents(v_here, k_here, out_here, multiplier, mixed)
         for q in range(7):
             terms[b, q] = sums[q]
+
+
+_write_on_one_core, _write_on_all_cores = compiled(_write), on_all_cores(_write)
 
 
 @on_all_cores
@@ -503,8 +506,12 @@ class NumbaSource(NumPySource):
         capacity, sums = np.empty(self.features), np.empty((self._blocks_total, 7))
         prices, listed = (scale, answer.correction, multiplier), (answer.free_index, answer.capacity)
         for exact in (multiplier != scale, True):
-            with _turn:
-                _write(self._v, self._k, self._stride, *prices, self._mixed, exact, *listed, capacity, sums)
+            given = (self._v, self._k, self._stride, *prices, self._mixed, exact, *listed, capacity, sums)
+            if self.features <= ONE_CORE:
+                _write_on_one_core(*given)
+            else:
+                with _turn:
+                    _write_on_all_cores(*given)
             used, not_empty, not_full, loss, *_, gap = (float(x) for x in sums.sum(axis=0))
             if exact or gap <= FINEST_TOLERANCE * (loss + 2.0 * multiplier**2 * used):
                 break

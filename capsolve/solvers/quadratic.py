@@ -243,9 +243,14 @@ def _with_bias(v: FloatArray, k: FloatArray, budget: FloatArray) -> tuple[FloatA
 def _without_bias(v: FloatArray, k: FloatArray, budget: FloatArray) -> tuple[FloatArray, ...]:
     """Return capacities and τ of networks without bias; there is no duality gap (κ ≥ 3)."""
 
-    def respond(effective: FloatArray, column: Any) -> FloatArray:
-        return solve_knapsack(response_curve(effective, k[:, column]), budget[column]).capacity
+    def respond(effective: FloatArray, column: Any) -> tuple[FloatArray, FloatArray]:
+        if budget.size == 1:  # by the route for so many features
+            model = QuadraticLoss.unchecked(effective[:, 0], k[:, 0])
+            found = solve_quadratic(model, float(budget[0]))
+            return found.capacity[:, None], np.array([found.multiplier * found.unit])
+        relaxation = solve_knapsack(response_curve(effective, k[:, column]), budget[column])
+        return relaxation.capacity, relaxation.scale
 
-    capacity = solve_saddle(v, k, respond)
+    capacity = solve_saddle(v, k, lambda *given: respond(*given)[0])
     effective = v + trace_of(v, k, capacity, column_sum) / (k - 1.0)
-    return capacity, solve_knapsack(response_curve(effective, k), budget).scale, np.zeros(budget.size)
+    return capacity, respond(effective, slice(None))[1], np.zeros(budget.size)

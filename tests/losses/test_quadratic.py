@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from capsolve import QuadraticLoss
 from capsolve.losses.model import is_loss_model
-from capsolve.losses.quadratic import column_sum, ratio, response_curve, trace_of
+from capsolve.losses.quadratic import column_sum, ratio, response_curve, solve_saddle, trace_of
 from tests.oracles import NASTY_KURTOSIS, feature_loss
 
 kurtoses = st.one_of(st.sampled_from(NASTY_KURTOSIS), st.floats(1.0, 1e6))
@@ -219,3 +219,22 @@ def test_ratio_at_the_ends():
     k = np.array(NASTY_KURTOSIS)
     np.testing.assert_array_equal(ratio(k, np.ones(k.size)), 2.0)
     np.testing.assert_array_equal(ratio(k, np.zeros(k.size)), k - 1.0)
+
+
+def test_the_trace_of_a_network_without_bias_is_a_fixed_point_found_in_a_few_responses():
+    rng = np.random.default_rng(5)
+    v = rng.lognormal(0, 1, (30, 200)) * 10.0 ** rng.uniform(-100, 100, 200)
+    k = 3.5 + rng.choice([0.0, 1.0, 10.0, 1e3], v.shape) * rng.random(v.shape)  # nobody jumps
+    scale = v.max(axis=0) * rng.uniform(0.01, 3.0, 200)
+    asked = np.zeros(200, dtype=int)
+
+    def respond(effective, column):
+        asked[column] += 1
+        return response_curve(effective, k[:, column]).at(scale[column])
+
+    capacity = solve_saddle(v, k, respond)
+    trace = trace_of(v, k, capacity, column_sum)
+    again = response_curve(v + trace / (k - 1.0), k).at(scale)
+    np.testing.assert_allclose(trace_of(v, k, again, column_sum), trace, rtol=1e-12)
+    assert np.median(asked) <= 10
+    assert asked.max() <= 60
