@@ -5,9 +5,9 @@ the right piece ends at the root (the continuous quadratic knapsack; Cominetti, 
 methods). Steps stay inside the interval that is known to hold the root; if there are many, every other one halves it.
 
 Features that jump (κ ≤ 3, or so close above 3 that slope and gain cancel) count as lines that are very steep. Where
-the root lies on one of those the budget ends inside a jump, and this is no method for it. Elsewhere the root is that of
-the true sum but for rounding, which `capsolve.solvers.quadratic` takes out with the sum of the capacities that were
-written.
+the root lies on one of those the budget ends inside a jump, and which feature gets how much is for others to say.
+Elsewhere the root is that of the true sum but for rounding, which `capsolve.solvers.quadratic` takes out with the sum
+of the capacities that were written.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ PURE, STEPS = 12, 60
 
 
 class Root(NamedTuple):
-    """Where Σ C = D: the scale τ, the smallest if there are several, and by how much Σ C falls there as τ rises."""
+    """Where Σ C = D: the scale τ, the smallest if there are several, and by how much Σ C falls there as τ rises.
+
+    The slope is infinite where the budget ends inside a jump; then the scale is known to a ``STEEP`` part only.
+    """
 
     scale: float
     slope: float
@@ -44,7 +47,7 @@ def lines(v: FloatArray, k: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def newton_root(v: FloatArray, k: FloatArray, budget: float) -> Root | None:
-    """Return the root for a budget > 0; None where that is too much, or the root lies on a jump or is not found."""
+    """Return the root for a budget > 0; None where that is too much, or the root is not found."""
     slope, gain = lines(v, k)
     if budget >= np.count_nonzero(slope) or np.min(v, where=v > 0.0, initial=math.inf) < TINY:
         return None
@@ -53,8 +56,10 @@ def newton_root(v: FloatArray, k: FloatArray, budget: float) -> Root | None:
         rough = slope[::every]
         start = _search(rough, gain[::every], budget * rough.size / v.size, start)[0] or start
     u, total, steep = _search(slope, gain, budget, start)
-    if u == 0.0 or steep:
+    if u == 0.0:
         return None
+    if steep:
+        return Root(1.0 / u, math.inf)
     return Root(1.0 / u, total * u * u) if total > 0.0 else Root(_next_entry(v, k, 1.0 / u), 0.0)
 
 

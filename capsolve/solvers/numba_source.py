@@ -43,7 +43,7 @@ from capsolve.solvers.sources import MODERATE, NumPySource, PriceAndExceptions, 
 logger = logging.getLogger(__name__)
 
 BLOCK = 4096
-# Up to so many features one core writes: to wake another takes as long, and beside a busy process its time slice.
+# Up to so many features one core does all: to wake another takes as long, and beside a busy process its time slice.
 ONE_CORE = 1 << 15
 # Blocks that one task screens for free features, and the share of them there is room for.
 BLOCKS_PER_TASK = 16
@@ -272,7 +272,6 @@ def _write(v, k, stride, scale, correction, multiplier, mixed, exact, index, cap
 _write_on_one_core, _write_on_all_cores = compiled(_write), on_all_cores(_write)
 
 
-@on_all_cores
 def _screen(v, k, stride, low, high, low_jump, high_jump, mixed, sums, counts, found, data):
     """Fill ``sums`` by blocks, ``found`` and ``data`` with the free features by tasks, as room permits."""
     n, room = v.size, found.shape[1]
@@ -293,6 +292,9 @@ def _screen(v, k, stride, low, high, low_jump, high_jump, mixed, sums, counts, f
                                 mine[count], mine_v[count], mine_k[count] = start + j, v[start + j], k_here[j]
                             count += 1
         counts[s] = count
+
+
+_screen_on_one_core, _screen_on_all_cores = compiled(_screen), on_all_cores(_screen)
 
 
 @compiled
@@ -389,8 +391,10 @@ def _newton_root(v, k, stride, budget):
         first = _search(rough, gain[::every].copy(), budget * rough.size / v.size, start)[0]
         start = first if first > 0.0 else start
     u, total, steep = _search(slope, gain, budget, start)
-    if u == 0.0 or steep:
+    if u == 0.0:
         return 0.0, 0.0
+    if steep:
+        return 1.0 / u, np.inf
     return (1.0 / u, total * u * u) if total > 0.0 else (_next_entry(v, k, stride, 1.0 / u), 0.0)
 
 
@@ -402,7 +406,7 @@ _forked = False
 
 def _after_fork() -> None:
     global _forked  # noqa: PLW0603
-    _forked = True  # nor can every layer be used in a child of the process that used it first
+    _forked = True
 
 
 if hasattr(os, "register_at_fork"):
@@ -449,6 +453,14 @@ class NumbaSource(NumPySource):
         root = Root(*_newton_root(self._v, self._k, self._stride, budget))
         return root if root.scale > 0.0 else None
 
+    def _run(self, on_one_core: Callable[..., None], on_all_cores: Callable[..., None], given: tuple[Any, ...]) -> None:
+        """Run a pass; in a child of the process that used a threading layer first, that layer cannot be used."""
+        if self.features <= ONE_CORE or _forked:
+            on_one_core(*given)
+        else:
+            with _turn:
+                on_all_cores(*given)
+
     @_or_numpy
     def used(self, scale: float) -> tuple[float, float]:
         """Return the sums of what `respond` says and of its squares."""
@@ -467,7 +479,7 @@ class NumbaSource(NumPySource):
     def screen(self, interval: ScaleInterval) -> Screening:
         """Go through the data once; see `Source`."""
         low, high, margin = interval
-        if _forked or not (low == 0.0 or low > MODERATE[0]):
+        if not (low == 0.0 or low > MODERATE[0]):
             return super().screen(interval)
         sums = np.empty((self._blocks_total, 6))
         counts = np.empty(-(-self._blocks_total // BLOCKS_PER_TASK), np.int64)
@@ -475,8 +487,8 @@ class NumbaSource(NumPySource):
         while True:
             found, data = np.empty((counts.size, room), np.int64), np.empty((2, counts.size, room))
             ends = (low, high, low / margin, high * margin)
-            with _turn:
-                _screen(self._v, self._k, self._stride, *ends, self._mixed, sums, counts, found, data)
+            given = (self._v, self._k, self._stride, *ends, self._mixed, sums, counts, found, data)
+            self._run(_screen_on_one_core, _screen_on_all_cores, given)
             lowest = float(sums[:, 4].min())
             if not self._mixed and lowest < 3.0:
                 self._mixed = True
@@ -501,17 +513,13 @@ class NumbaSource(NumPySource):
     def write(self, answer: PriceAndExceptions, unit: float) -> tuple[FloatArray, CertificateTerms]:
         """Go through the data once; see `Source`."""
         scale, multiplier = answer.scale, answer.multiplier
-        if _forked or not all(x == 0.0 or MODERATE[0] < x < MODERATE[1] for x in (scale, multiplier)):
+        if not all(x == 0.0 or MODERATE[0] < x < MODERATE[1] for x in (scale, multiplier)):
             return super().write(answer, unit)
         capacity, sums = np.empty(self.features), np.empty((self._blocks_total, 7))
         prices, listed = (scale, answer.correction, multiplier), (answer.free_index, answer.capacity)
         for exact in (multiplier != scale, True):
             given = (self._v, self._k, self._stride, *prices, self._mixed, exact, *listed, capacity, sums)
-            if self.features <= ONE_CORE:
-                _write_on_one_core(*given)
-            else:
-                with _turn:
-                    _write_on_all_cores(*given)
+            self._run(_write_on_one_core, _write_on_all_cores, given)
             used, not_empty, not_full, loss, *_, gap = (float(x) for x in sums.sum(axis=0))
             if exact or gap <= FINEST_TOLERANCE * (loss + 2.0 * multiplier**2 * used):
                 break

@@ -30,6 +30,7 @@ from capsolve.losses.quadratic import (
     trace_of,
 )
 from capsolve.solvers.fractional import solve_fractional
+from capsolve.solvers.newton import STEEP, Root
 from capsolve.solvers.price import resolve_ties, solve_knapsack
 from capsolve.solvers.scalar import scalar_terms, solve_scalar
 from capsolve.solvers.sources import (
@@ -147,17 +148,22 @@ def _solve_scalar(importance: list[float], kurtosis: list[float], budget: float)
 def solve_source(source: Source, dimensions: float, route: Route = NUMPY) -> Solution:
     """Solve the problem with a bias for data that are seen through the passes of a `Source` only."""
     limits, local = route.limits, route.source
+    budget, near = whole_budget(dimensions), None
+    all_free = isinstance(source, NumPySource) and source.features <= limits.all_free
+    if isinstance(source, NumPySource) and limits.least_newton <= source.features <= limits.newton and budget > 0.0:
+        root = source.newton_root(budget)
+        if root is not None and MODERATE[0] < root.scale < MODERATE[1]:
+            if root.slope < math.inf and (solution := _write_root(source, root, budget)):
+                return solution
+            stretch = 1.0 + max(2.0 * STEEP, 64.0 / source.features)  # a few dozen features may jump there
+            near = ScaleInterval(root.scale / stretch, root.scale * stretch)
+            all_free = all_free and source.features <= limits.few
 
     def load_bracket(interval: ScaleInterval | None) -> BracketedProblem | None:
-        if isinstance(source, NumPySource) and source.features <= limits.all_free:
+        if all_free and isinstance(source, NumPySource):
             return bracket_all(source, budget, local)
-        return bracket_price(source, budget, local, limits, interval)
+        return bracket_price(source, budget, local, limits, interval or near)
 
-    budget = whole_budget(dimensions)
-    if isinstance(source, NumPySource) and source.features <= limits.newton:
-        solution = _solve_newton(source, budget)
-        if solution is not None:
-            return solution
     try:
         point = solve_in_bracket(load_bracket, budget, limits)
     except TooSmall as small:
@@ -168,11 +174,8 @@ def solve_source(source: Source, dimensions: float, route: Route = NUMPY) -> Sol
     return Solution(capacity, terms, point.answer.multiplier / point.unit, point.unit, point.proved)
 
 
-def _solve_newton(source: NumPySource, budget: float) -> Solution | None:
-    """Return the optimum where Newton's method finds the price; None where that is for the general search."""
-    root = source.newton_root(budget) if budget > 0.0 else None
-    if root is None or not MODERATE[0] < root.scale < MODERATE[1]:
-        return None
+def _write_root(source: NumPySource, root: Root, budget: float) -> Solution | None:
+    """Return the optimum at the root that Newton's method has found; None where rounding leaves too much."""
     scale, correction = root.scale, 0.0
     for _ in range(3):  # what rounding has left of the budget is given away as well
         unit = unit_of(scale)

@@ -51,6 +51,10 @@ class Limits:
 
     newton: int = 1 << 17
     """Up to so many features Newton's method is tried first: beyond, a sample saves the copies that it makes."""
+    least_newton: int = 13
+    """Fewer are solved in plain numbers, and where not, Newton's method has nothing to add."""
+    few: int = 256
+    """So few features are all free where the budget ends inside a jump."""
     free: int = 32
     """So few free features are solved by sorting their breakpoints: sorting 16,384 would take as long as a pass."""
     all_free: int = 1 << 14

@@ -12,7 +12,9 @@ from capsolve import QuadraticLoss, Status, allocate
 from capsolve.losses.quadratic import response_curve
 from capsolve.solvers import newton
 from capsolve.solvers.newton import newton_root, next_point
+from capsolve.solvers.quadratic import Route
 from capsolve.solvers.sources import NumPySource
+from capsolve.solvers.two_pass import Limits
 from tests.routes import numba_source
 
 SOURCES = {"NumPy": lambda: NumPySource, "Numba": numba_source}
@@ -47,11 +49,34 @@ def test_the_budget_is_spent_at_the_root(kind, seed, n, spread, share):
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_budgets_that_end_inside_a_jump_are_left_to_others(kind):
+def test_budgets_that_end_inside_a_jump_are_told_and_near_which_scale(kind):
     source = SOURCES[kind]()
     for kurtosis in (1.5, 3.0, 3.0 + 1e-9):
-        assert source(np.array([4.0, 2.0, 1.0]), np.full(3, kurtosis)).newton_root(1.5) is None
-    assert source(np.ones(9), np.full(9, 2.0)).newton_root(4.0) is None, "which of them?"
+        v, k = np.array([4.0, 2.0, 1.0]), np.full(3, kurtosis)
+        scale, slope = source(v, k).newton_root(1.5)
+        assert slope == math.inf
+        assert scale == pytest.approx(response_curve(v, k).enter[1], rel=newton.STEEP)
+    assert source(np.ones(9), np.full(9, 2.0)).newton_root(4.0).slope == math.inf, "which of them?"
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_budgets_that_end_inside_a_jump_are_solved_from_there(kind):
+    """The interval around that scale, however many features jump in it, leads where all features together do."""
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        n = int(rng.choice([300, 1000, 5000]))
+        v, k = rng.lognormal(0.0, rng.choice([0.0, 1e-6, 1.0]), n), rng.uniform(1.1, 6.0, n)
+        k = np.where(rng.random(n) < rng.random(), rng.choice([2.0, 3.0]), k)
+        budget, root = rng.uniform(1.0, n / 2), None
+        while root is None or root.slope < math.inf:
+            budget += 0.37
+            root = SOURCES[kind]()(v, k).newton_root(budget)
+        model = QuadraticLoss(v, k)
+        near = allocate(model, budget, route=Route("here", source=SOURCES[kind]()))
+        everywhere = allocate(model, budget, route=Route("there", limits=Limits(newton=0)))
+        assert near.status is everywhere.status is Status.OPTIMAL
+        assert near.loss == pytest.approx(everywhere.loss, rel=1e-12)
+        np.testing.assert_allclose(near.capacity, everywhere.capacity, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", SOURCES)

@@ -160,15 +160,15 @@ def test_threads_take_turns():
 
 
 def _in_a_child(queue):
-    v, k = families(20_000)["mixed"]
-    queue.put(ROUTES["Numba, bracketed"](v, k, 2000.3).loss)
+    v, k = families(50_000)["mixed"]
+    queue.put(ROUTES["Numba, bracketed"](v, k, 5000.3).loss)
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:os.fork:RuntimeWarning")  # JAX may be loaded
-def test_a_child_of_a_fork_uses_numpy():
-    v, k = families(20_000)["mixed"]
-    here = ROUTES["Numba, bracketed"](v, k, 2000.3)
+def test_a_child_of_a_fork_uses_one_core():
+    v, k = families(50_000)["mixed"]
+    here = ROUTES["Numba, bracketed"](v, k, 5000.3)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     child = context.Process(target=_in_a_child, args=(queue,))

@@ -107,10 +107,11 @@ def test_a_full_disk_does_not_keep_the_answer(tmp_path):
 @pytest.mark.slow
 def test_damaged_files_are_replaced(tmp_path):
     assert log_of(NUMBA_CACHE_DIR=str(tmp_path)).startswith("compiled: True")
-    (code,), (index,) = tmp_path.glob("*/*_screen-*.nbc"), tmp_path.glob("*/*_write*.nbi")
-    code.write_bytes(code.read_bytes()[:1000])
+    codes, (index,) = list(tmp_path.glob("*/*_screen-*.nbc")), tmp_path.glob("*/*_write*.nbi")
+    for code in codes:
+        code.write_bytes(code.read_bytes()[:1000])
     index.write_bytes(b"nonsense")  # found when the price is known and the answer is to be written
     log = log_of(NUMBA_CACHE_DIR=str(tmp_path))
-    assert log.count("cannot be read") == 2
+    assert log.count("cannot be read") == len(codes) + 1
     assert log.endswith("compiled: True\n")
     assert log_of(NUMBA_CACHE_DIR=str(tmp_path)).startswith("compiled: True")
