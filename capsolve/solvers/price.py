@@ -22,6 +22,8 @@ from capsolve._checks import EPS, FloatArray
 from capsolve.losses.quadratic import ResponseCurve, column_sum
 
 BoolArray = npt.NDArray[np.bool_]
+# A budget is a whole number but for rounding within such a part of it.
+WHOLE = 8.0 * EPS
 
 
 class WaterFilling(NamedTuple):
@@ -123,7 +125,7 @@ def resolve_ties(
     tied, chosen = tied[:, some], capacity[:, some]
     left = budget[some] - column_sum(np.where(tied | linear, 0.0, chosen))  # exact where the others are 0 or 1
     sharing = np.count_nonzero(linear, axis=0)
-    rounding = 8.0 * EPS * budget[some]
+    rounding = WHOLE * budget[some]
     whole[some] = np.minimum(np.floor(left + rounding), np.count_nonzero(tied, axis=0))
     rest = np.maximum(0.0, left - whole[some])
     inside[some] = rest > sharing

@@ -31,7 +31,7 @@ from capsolve.losses.quadratic import (
 )
 from capsolve.solvers.fractional import solve_fractional
 from capsolve.solvers.newton import STEEP, Root
-from capsolve.solvers.price import resolve_ties, solve_knapsack
+from capsolve.solvers.price import WHOLE, resolve_ties, solve_knapsack
 from capsolve.solvers.scalar import scalar_terms, solve_scalar
 from capsolve.solvers.sources import (
     MODERATE,
@@ -118,9 +118,9 @@ def whole_budget(dimensions: Any) -> Any:
     """Return the budget, rounded where it is a whole number but for rounding: 0.57 · 100 is meant to be 57."""
     if isinstance(dimensions, float):
         nearest = float(round(dimensions))
-        return nearest if abs(dimensions - nearest) <= 8.0 * EPS * dimensions else dimensions
+        return nearest if abs(dimensions - nearest) <= WHOLE * dimensions else dimensions
     rounded = np.round(dimensions)
-    return np.where(np.abs(dimensions - rounded) <= 8.0 * EPS * dimensions, rounded, dimensions)
+    return np.where(np.abs(dimensions - rounded) <= WHOLE * dimensions, rounded, dimensions)
 
 
 def usable_budget(dimensions: Any, multiplier: Any, used: Any) -> Any:
@@ -221,7 +221,7 @@ def solve_columns(v: FloatArray, k: FloatArray, dimensions: FloatArray, bias: bo
             found = optimise(v[:, scarce], k[:, scarce], budget[scarce])
             capacity[:, scarce], scale[scarce], gap[scarce] = found
     effective = v if bias else v + trace_of(v, k, capacity, column_sum) / (k - 1.0)
-    unit = np.ldexp(1.0, np.where(scale > 0.0, np.minimum(np.frexp(scale)[1], 1023), 0))
+    unit = unit_of(scale)
     multiplier = scale / unit
     each = feature_terms(effective / unit, k, capacity, multiplier, target=None if bias else v / unit)
     terms = certificate_terms(capacity, each.loss, each.marginal, each.lagrangian_gap, total=column_sum)

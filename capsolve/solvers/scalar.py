@@ -9,10 +9,9 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable
 
-from capsolve._checks import EPS
 from capsolve.certificate import NONE, CertificateTerms
 from capsolve.losses.quadratic import LARGE
-from capsolve.solvers.price import interpolate_scale
+from capsolve.solvers.price import WHOLE, interpolate_scale
 
 Numbers = list[float]
 # Importance and kurtosis.
@@ -32,7 +31,7 @@ def solve_scalar(features: list[Feature], dimensions: float) -> tuple[Numbers, f
         concave = [i for i, (_, k) in enumerate(features) if jump[i] and k < 3.0]
         linear = [i for i, (_, k) in enumerate(features) if jump[i] and k >= 3.0]
         left = math.fsum([capacity[i] for i in concave + linear])
-        whole = min(int(left + 8.0 * EPS * dimensions), len(concave))
+        whole = min(int(left + WHOLE * dimensions), len(concave))
         rest = max(0.0, left - whole)
         if rest > len(linear):
             return None

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -245,9 +245,11 @@ class ReducedProblem:
         return PrimalDualPoint(answer, unit, proved)
 
 
-def unit_of(scale: float) -> float:
+def unit_of(scale: Any) -> Any:
     """Return a power of two by which importances are divided, so that squares of what matters stay in range."""
-    return math.ldexp(1.0, min(math.frexp(scale)[1], 1023)) if scale > 0.0 else 1.0
+    if isinstance(scale, float):
+        return math.ldexp(1.0, min(math.frexp(scale)[1], 1023)) if scale > 0.0 else 1.0
+    return np.ldexp(1.0, np.where(scale > 0.0, np.minimum(np.frexp(scale)[1], 1023), 0))
 
 
 def wider_bracket(found: BracketedProblem, scale: float, whole: float, dimensions: float) -> ScaleInterval | None:
