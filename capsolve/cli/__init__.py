@@ -8,7 +8,7 @@ errors in one line. The exit status is
     2    bad usage: an option or argument that makes no sense, found before any work is done
     3    done, but the allocation is not certified to be optimal within the tolerance
     4    done, but independent routes disagree (``verify``)
-    130  interrupted
+    130  interrupted; 143 if asked to end (SIGTERM), 129 if the terminal is gone
 
 Modules that take long to import are imported by the commands that need them, so that help comes at once.
 """
@@ -16,8 +16,11 @@ Modules that take long to import are imported by the commands that need them, so
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import click
 
@@ -32,20 +35,58 @@ class _Commands(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
         try:
-            status = super().main(*args, **kwargs)
+            with _signals_raise():
+                status = self._status(*args, **kwargs)
+        except KeyboardInterrupt:  # once more, while the first one was told
+            status = INTERRUPTED
+        sys.exit(status)
+
+    def _status(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
         except click.UsageError as error:
             help_at = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
-            status = _complain(error.format_message() + help_at, BAD_USAGE)
-        except click.Abort:  # click's word for KeyboardInterrupt
-            status = _complain("interrupted", INTERRUPTED)
+            return _complain(error.format_message() + help_at, BAD_USAGE)
+        except click.Abort as error:  # click's word for KeyboardInterrupt
+            return _complain("interrupted", INTERRUPTED, error.__cause__)
+        except _Terminated as error:
+            return _complain("terminated", error.code, error)
         except Exception as error:
             if os.environ.get("CAPSOLVE_DEBUG"):
                 raise
-            status = _complain(_reason(error), BAD_INPUT)
-        sys.exit(status)
+            return _complain(_reason(error), BAD_INPUT, error)
 
 
-def _complain(message: str, status: int) -> int:
+class _Terminated(SystemExit):
+    """Somebody asked the process to end."""
+
+
+def _terminate(number: int, _: Any) -> NoReturn:
+    raise _Terminated(128 + number)
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Let signals that would end the process raise exceptions, for those who have files and workers to clear up.
+
+    What a signal does that the user or the parent has set otherwise (``nohup``) stays, and afterwards all is as it was.
+    """
+    raising = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _terminate}
+    if hasattr(signal, "SIGHUP"):
+        raising[signal.SIGHUP] = _terminate
+    try:
+        before = {n: signal.signal(n, raises) for n, raises in raising.items() if signal.getsignal(n) is signal.SIG_DFL}
+    except ValueError:  # not in the main thread, which no signal interrupts
+        before = {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _complain(message: str, status: Any, error: BaseException | None = None) -> Any:
+    message = "; ".join([message, *getattr(error, "__notes__", ())])
     click.echo(f"capsolve: error: {' '.join(message.split())}", err=True)
     return status
 
@@ -75,7 +116,8 @@ def main(context: click.Context) -> None:
 
     \b
     Exit status: 0 done, 1 bad input, 2 bad usage, 3 done but not certified
-    to be optimal, 4 done but verify finds disagreement, 130 interrupted.
+    to be optimal, 4 done but verify finds disagreement, 130 interrupted,
+    143 asked to end (SIGTERM).
     """  # noqa: D301  (click's mark for lines to be kept)
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -149,91 +147,58 @@ def resumable(pieces: str, processes: str = "Processes.") -> Callable[[Any], Any
         folder = click.Path(path_type=Path, file_okay=False)
         kept = f"Where finished {pieces} are kept.  [default: beside --data or --output, until all is done]"
         command = click.option("--checkpoint", type=folder, metavar="FOLDER", help=kept)(command)
-        return click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help=processes)(
-            command
-        )
+        return workers_option(processes)(command)
 
     return decorate
+
+
+def workers_option(processes: str) -> Callable[[Any], Any]:
+    """Add the number of processes."""
+    return click.option("--workers", type=int, default=1, show_default=True, callback=_workers, help=processes)
+
+
+def _workers(_: click.Context, __: click.Parameter, value: int) -> int:
+    if value == 1:
+        return 1
+    from capsolve._processes import PER_PROCESSOR, most_workers  # noqa: PLC0415
+
+    if not 1 <= value <= (most := most_workers()):
+        raise click.BadParameter(f"must be from 1 to {most}, {PER_PROCESSOR} for each processor, got {value}")
+    return value
 
 
 @contextmanager
 def kept(checkpoint: Path | None, beside: Path | None, pieces: str) -> Iterator[Path | None]:
     """Give the folder of finished pieces; if nobody asked for it, it goes when all is done."""
-    if checkpoint is not None or beside is None:
-        yield checkpoint
-        return
-    from capsolve.files.checkpoints import forget  # noqa: PLC0415
+    folder = checkpoint or (None if beside is None else beside.with_name(f"{beside.name}.{pieces}"))
+    with resumes(folder, pieces):
+        yield folder
+    if folder is not None and checkpoint is None:
+        from capsolve.files.checkpoints import forget  # noqa: PLC0415
 
-    folder = beside.with_name(f"{beside.name}.{pieces}")
-    yield folder
-    forget(folder)
+        forget(folder)
+
+
+@contextmanager
+def resumes(folder: Path | None, pieces: str) -> Iterator[None]:
+    """Let whatever ends a run also say where its finished pieces are; bad arguments would end the next one, too."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except BaseException as error:
+        if folder is not None and any(folder.rglob("*.npz")):
+            error.add_note(f"finished {pieces} are kept in {folder}, and the same command resumes")
+        raise
 
 
 @contextmanager
 def pool(workers: int) -> Iterator[Executor | None]:
-    """Give processes that leave interruptions to this one, or None for a single worker.
-
-    If the block is left by an exception they are stopped at once: what they would still find is not stored, and a batch
-    can take minutes.
-    """
+    """Give `worker_processes`, or None for a single one, which is this process."""
     if workers == 1:
         yield None
         return
-    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415
-    from multiprocessing import active_children, get_context  # noqa: PLC0415
+    from capsolve._processes import worker_processes  # noqa: PLC0415
 
-    others = active_children()
-    # forking a process that runs threads of a numerical library may hang it
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare) as executor:
-        with _held_back(signal.SIGINT):
-            for _ in range(workers):  # a process starts with its task, and takes over what is held back
-                executor.submit(os.getpid)
-        try:
-            yield executor
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            _wait_until_forgotten(executor)
-            for process in active_children():
-                if process not in others:
-                    process.terminate()
-            raise
-
-
-_MOMENT, _PATIENCE = 0.2, 5.0  # seconds
-
-
-def _wait_until_forgotten(executor: Executor) -> None:
-    """Let an executor forget its cancelled tasks: it stumbles over them where a process ends, and prints a traceback.
-
-    That takes a moment of its own thread, which is longer where processors are busy.
-    """
-    end = time.monotonic() + _PATIENCE
-    time.sleep(_MOMENT)
-    while time.monotonic() < end:
-        waiting = list(getattr(executor, "_pending_work_items", {}).values())
-        if not any(item.future.cancelled() for item in waiting):
-            return
-        time.sleep(0.05)
-
-
-@contextmanager
-def _held_back(number: signal.Signals) -> Iterator[None]:
-    """Let a signal wait until the end of the block, where the system can."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _prepare() -> None:
-    """Make a worker ignore interruptions, and let no semaphore of a progress bar outlive it."""
-    from threading import RLock  # noqa: PLC0415
-
-    from tqdm import tqdm  # noqa: PLC0415
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tqdm.set_lock(RLock())
+    with worker_processes(workers) as executor:
+        yield executor

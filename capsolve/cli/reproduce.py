@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from capsolve.cli._shared import pool
+from capsolve.cli._shared import pool, resumes, workers_option
 
 
 @click.command("reproduce")
@@ -26,9 +26,7 @@ from capsolve.cli._shared import pool
     help="Cells along each side of a diagram that is optimised cell by cell; for incidental, the number of widths.  "
     "[default: fig4 50, fig7 40, incidental 16]",
 )
-@click.option(
-    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share the cells."
-)
+@workers_option("Processes that share the cells.")
 def command(figure: str, output: Path, cells: int | None, workers: int) -> None:
     """Make figures of the paper again.
 
@@ -51,6 +49,6 @@ def command(figure: str, output: Path, cells: int | None, workers: int) -> None:
     """  # noqa: D301  (click's mark for lines to be kept)
     from capsolve.reproduction import reproduce  # noqa: PLC0415
 
-    with pool(workers) as executor:
+    with resumes(output / "cells", "cells"), pool(workers) as executor:
         for path in reproduce(figure, output, cells=cells, executor=executor, progress=sys.stderr.isatty()):
             click.echo(path)
