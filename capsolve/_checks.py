@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, NoReturn
 
 import array_api_compat as api
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._arrays import floating, is_foreign, to_numpy
+from capsolve._arrays import dtype_name, floating, is_foreign, to_numpy
 
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.intp]
@@ -41,7 +42,7 @@ def real_numbers(name: str, value: Any, *, ndim: int | None = None) -> npt.NDArr
     """Return ``value`` as an array of real numbers, which may be infinite or NaN, or raise a `ValueError`."""
     refuse_masked(name, value)
     try:
-        raw = to_numpy(value) if is_foreign(value) else np.asarray(value)
+        raw = to_numpy(value)
     except (ValueError, TypeError) as error:  # ragged nested lists; types that NumPy does not know
         raise ValueError(f"{name} must be a rectangular array of real numbers: {error}") from None
     if raw.dtype.kind not in "biuf":
@@ -107,6 +108,25 @@ def capacity_vector(value: Any, features: int) -> FloatArray:
 def outward(bound: float, size: float, terms: int) -> float:
     """Return a lower bound summed from ``terms`` numbers of total size ``size``, less what rounding may have added."""
     return bound - (8.0 + math.log2(terms)) * EPS * size
+
+
+LONGEST_SHOWN, MOST_LISTED = 60, 10
+"""Characters of one value, and entries of one list, that a message shows."""
+
+
+def shown(value: Any, most: int = LONGEST_SHOWN) -> str:
+    """Return text as it is and all else as its repr, in one line and cut, so that a message stays short."""
+    if not isinstance(value, str):
+        value = repr(value)
+    start = value[: most + 1]
+    start = start if start.isprintable() else repr(start)[1:-1]
+    return start if len(start) <= most else start[: most - 1] + "…"
+
+
+def listed(values: Iterable[Any]) -> str:
+    """Return the first few of some values with commas between, each short enough for all of them."""
+    first = [shown(value, LONGEST_SHOWN // 2) for value in islice(values, MOST_LISTED + 1)]
+    return ", ".join([*first[:MOST_LISTED], *["…"] * (len(first) > MOST_LISTED)])
 
 
 def flag(name: str, value: Any) -> bool:
@@ -275,7 +295,7 @@ def _require_alike(v: Any, k: Any) -> None:
 
 def brought(column: Any, other: Any) -> Any:
     """Return a NumPy array as an array of the other's library, device and precision."""
-    column = column.astype(str(other.dtype).rpartition(".")[2])
+    column = column.astype(dtype_name(other))
     if api.is_dask_array(other):
         import dask.array  # noqa: PLC0415
 

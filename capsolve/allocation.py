@@ -95,6 +95,8 @@ class Allocation(ReadOnlyArrays):
         Number of convex relaxations solved; 1 for a convex problem.
     tally : Tally, optional
         What was counted when the capacities were computed.
+    names : tuple of str, optional
+        What the features are called, one name each.
     """
 
     model: LossModel
@@ -110,6 +112,7 @@ class Allocation(ReadOnlyArrays):
     tolerance: float
     nodes: int = field(default=1)
     tally: Tally | None = field(default=None)
+    names: tuple[str, ...] | None = field(default=None)
 
     boxes = former_property("boxes", "nodes")
 
@@ -143,7 +146,8 @@ class Allocation(ReadOnlyArrays):
         """
         if isinstance(self.capacity, np.ndarray):
             return self
-        return allocate(self._quadratic("to_numpy").to_numpy(), self.dimensions, tolerance=self.tolerance)
+        solved = allocate(self._quadratic("to_numpy").to_numpy(), self.dimensions, tolerance=self.tolerance)
+        return replace(solved, names=self.names)
 
     def sensitivity(self) -> Sensitivity:
         """Return the derivatives of capacity, price and loss in importance, kurtosis and dimensions.
@@ -230,13 +234,14 @@ class Allocation(ReadOnlyArrays):
     def to_dict(self, names: Sequence[str] | None = None) -> dict[str, Any]:
         """Return the allocation as columns of equal length, ready for a CSV or Parquet file or a data frame.
 
-        Columns: name (if given), importance and kurtosis (quadratic loss), capacity, phase, squared_norm (quadratic
-        loss), loss; `dimensions`, `price`, `lower_bound` and `bias` are repeated in every row, so that the file can
-        be read back on its own.
+        Columns: name (`names`, or those of the allocation), importance and kurtosis (quadratic loss), capacity, phase,
+        squared_norm (quadratic loss), loss; `dimensions`, `price`, `lower_bound` and `bias` are repeated in every row,
+        so that the file can be read back on its own.
         """
         if not isinstance(self.capacity, np.ndarray):
             return self.to_numpy().to_dict(names)
         n = self.model.features
+        names = self.names if names is None else names
         if names is not None and len(names) != n:
             raise ValueError(f"names must have one entry per feature: {n} features, got {len(names)} names")
         columns: dict[str, Any] = {} if names is None else {"name": [str(name) for name in names]}

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from os import PathLike
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from capsolve._arrays import cut_by_rows, to_numpy
 from capsolve._checks import FloatArray
 
 MINIMUM_SAMPLES = 30
@@ -202,6 +202,13 @@ class _Stream:
 
     def add(self, chunk: Any) -> Iterator[int]:
         """Take in a chunk, yielding the number of rows of each part."""
+        if len(chunk.shape) == 3:
+            batches, positions, features = chunk.shape
+            step = max(1, _BLOCK // max(1, positions * features))
+            for start in range(0, batches, step):
+                yield from self.add(chunk[start : start + step].reshape(-1, features))
+            return
+        chunk = cut_by_rows(chunk)
         shape = _shape(chunk)
         if not self.block.size:
             if shape[1] == 0:
@@ -226,7 +233,7 @@ class _Stream:
         start = 0
         while start < rows:
             stop = min(rows, start + self.block.shape[1] - self.filled)
-            part = _real(np.asarray(chunk[start:stop]))
+            part = _real(to_numpy(chunk[start:stop], "activations"))
             self.block[:, self.filled : self.filled + stop - start] = part.T
             self.filled += stop - start
             if self.filled == self.block.shape[1]:
@@ -311,10 +318,8 @@ def _kurtosis_error(standardised: FloatArray, kurtosis: FloatArray, rows: FloatA
 
 
 def _chunks(activations: Any) -> Iterable[Any]:
-    if isinstance(activations, str | bytes | PathLike):
-        raise ValueError(  # noqa: TRY004
-            f"activations must be arrays, got {activations!r}; capsolve.read_activations reads files"
-        )
+    if isinstance(activations, str | bytes):
+        raise ValueError(f"activations must be arrays, got {activations!r}")  # noqa: TRY004
     if _is_array(activations):
         return [activations]
     if isinstance(activations, list | tuple) and not (activations and _is_array(activations[0], ndim=2)):
@@ -335,14 +340,15 @@ def _is_array(value: Any, ndim: int | None = None) -> bool:
 
 def _nested(value: Any) -> npt.NDArray[Any]:
     try:
-        return np.asarray(value)
+        return to_numpy(value)
     except ValueError as error:  # ragged
         raise ValueError(f"activations must be a rectangular array of real numbers: {error}") from None
 
 
 def _shape(chunk: Any) -> tuple[int, int]:
     if len(chunk.shape) != 2:
-        raise ValueError(f"activations must be 2-D, samples by features, got shape {tuple(chunk.shape)}")
+        axes = "samples × features or batch × position × feature"
+        raise ValueError(f"activations must be {axes}, got shape {tuple(chunk.shape)}")
     if isinstance(chunk, np.ma.MaskedArray):
         raise ValueError("activations must not be masked: fill the gaps or drop their rows")  # noqa: TRY004
     return chunk.shape[0], chunk.shape[1]

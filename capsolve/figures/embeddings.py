@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from capsolve._arrays import to_numpy
 from capsolve._checks import FloatArray, IndexArray
 from capsolve.allocation import Phase
 from capsolve.figures._features import NAMED, called
@@ -194,7 +195,7 @@ class _Seen:
 
 def _look(W: Any, names: Sequence[str] | None, tolerance: float) -> _Seen:
     found = blocks(W, tolerance=tolerance)
-    rows = np.asarray(floating("W", W)[1]).astype(float)
+    rows = to_numpy(floating("W", W)[1]).astype(float)
     unit = float(np.abs(rows).max())
     if unit > 0.0 and not 1e-100 < unit < 1e100:
         rows = rows / unit

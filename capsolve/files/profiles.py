@@ -14,7 +14,8 @@ from capsolve.profile import Profile
 def read_profile(path: StrPath) -> Profile:
     """Read a profile from a .csv or .parquet file.
 
-    The file has the columns ``importance`` and ``kurtosis``, and may have a column ``name``; others are ignored.
+    The file has the columns ``importance`` and ``kurtosis``, and may have a column ``name``; others are ignored. Where
+    a data frame wrote the file, its index is taken for the names, unless it counts the rows.
 
     Raises
     ------
@@ -37,11 +38,14 @@ def read_profile(path: StrPath) -> Profile:
     Profile(2 features, importance 0.5 … 1, kurtosis 9, named)
     """
     table = read_table(
-        path, {"name": text, "importance": number(low=0.0), "kurtosis": number(low=1.0)}, optional={"name"}
+        path,
+        {"name": text, "importance": number(low=0.0), "kurtosis": number(low=1.0)},
+        optional={"name"},
+        index="name",
     )
     try:
         return Profile(table["importance"], table["kurtosis"], table.get("name"))
-    except ValueError as error:  # names that are not distinct
+    except ValueError as error:  # a product of the two that overflows
         raise ValueError(f"{path}: {error}") from None
 
 

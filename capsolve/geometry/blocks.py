@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import linalg, sparse
 
+from capsolve._arrays import to_numpy
 from capsolve._checks import FloatArray, IndexArray, scalar
 from capsolve.geometry.capacities import capacities
 from capsolve.geometry.second_moment import floating, require_finite
@@ -66,7 +67,7 @@ def blocks(W: Any, *, tolerance: float = 1e-5) -> tuple[Block, ...]:
     Parameters
     ----------
     W : array_like, shape (n, D)
-        One row per feature, in memory.
+        One row per feature; of any library, brought into memory.
     tolerance : float
         A length, relative to the longest row, below which a component of a row is noise. With t = tolerance · max |w|,
         features i and j are linked when |w_i · w_j| > t · max(|w_i|, |w_j|), that is when the shorter of them reaches
@@ -103,7 +104,7 @@ def blocks(W: Any, *, tolerance: float = 1e-5) -> tuple[Block, ...]:
     monosemantic [1] 1 4.0
     triangle [2 4 5] 2 9.0
     """
-    W = np.asarray(floating("W", W)[1])
+    W = to_numpy(floating("W", W)[1])
     if W.ndim != 2:
         raise ValueError(f"W must have 2 dimensions, got shape {W.shape}")
     tolerance = scalar("tolerance", tolerance, low=0.0, high=1.0)

@@ -8,6 +8,7 @@ from typing import Any
 import array_api_compat as api
 import numpy as np
 
+from capsolve._arrays import constant, dense
 from capsolve._checks import scalar
 from capsolve.geometry.second_moment import (
     SecondMoment,
@@ -35,7 +36,8 @@ def capacities(W: Any, *, feature_axis: int = -2) -> Any:
     ----------
     W : array, shape (..., n, D)
         One row per feature, the ``W_dec`` layout of sparse autoencoders; leading axes are batches. NumPy, PyTorch,
-        JAX, CuPy, Dask or any other array of the array API standard, of real numbers.
+        JAX, CuPy, Dask or any other array of the array API standard, of real numbers; sparse ones become dense. Where
+        a tensor of PyTorch requires a gradient, so do the answers, but for `leverages`.
     feature_axis : int
         The axis that counts features; -1 for one column per feature. Dimensions are the last of the other axes.
 
@@ -136,7 +138,8 @@ def leverages(W: Any, *, feature_axis: int = -2) -> Any:
 
     Singular values of the column-scaled W up to D·eps times the largest count as zero, eps being that of W's
     precision. W is factored by blocks of rows, never squared: the error is about eps times W's condition number, where
-    M would square it.
+    M would square it. No derivatives flow through them: those of a factor are undefined where its singular values are
+    equal, as they are for tight frames.
 
     Examples
     --------
@@ -145,7 +148,7 @@ def leverages(W: Any, *, feature_axis: int = -2) -> Any:
     >>> leverages(W).round(12), capacities(W).round(6)
     (array([1., 1.]), array([0.571429, 0.571429]))
     """
-    W = _features_first(W, feature_axis)
+    W = constant(_features_first(W, feature_axis))
     return summarise_and_answer(W, _Factor, _Factor.leverages, floating("W", W)[1].dtype)
 
 
@@ -212,6 +215,7 @@ def random_capacity(features: float, dimensions: float) -> float:
 
 def _features_first(W: Any, feature_axis: int) -> Any:
     """Bring the feature axis to −2 and the dimensions to −1."""
+    W = dense(W, "W")
     if not api.is_array_api_obj(W) or isinstance(W, np.ma.MaskedArray):
         W = floating("W", W)[1]
     if W.ndim < 2:

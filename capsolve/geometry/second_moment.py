@@ -10,12 +10,13 @@ Embeddings larger than memory come as Dask arrays: two passes over chunks of row
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, Self
 
 import array_api_compat as api
 import numpy as np
 
+from capsolve._arrays import constant, dense, to_numpy
 from capsolve._arrays import floating as as_floating
 from capsolve._checks import FloatArray, refuse_masked
 
@@ -30,9 +31,10 @@ _ARITY = 8
 def floating(name: str, W: Any) -> tuple[Any, Any]:
     """Return ``(namespace, W)`` with W as at least float32, on its own device; ``ValueError`` if W cannot be."""
     refuse_masked(name, W)
+    W = dense(W, name)
     if not api.is_array_api_obj(W):
         try:
-            W = np.asarray(W)
+            W = to_numpy(W)
         except ValueError as error:
             raise ValueError(f"{name} must be a rectangular array of real numbers: {error}") from None
     xp = api.array_namespace(W)
@@ -126,11 +128,38 @@ class SecondMoment:
 
     def spectrum(self) -> FloatArray:
         """Return the D eigenvalues of M, largest first; for blocks that were two-dimensional NumPy arrays."""
-        peak = float(self._scale.max())
-        unit = (self._scale / (peak or 1.0)).astype(np.float64)
-        eigenvalues = np.linalg.eigvalsh(self._moment * np.outer(unit, unit))[::-1]
+        moment, peak = self._in_one_unit()
+        eigenvalues: FloatArray = np.maximum(np.linalg.eigvalsh(moment)[::-1], 0.0)
         with np.errstate(over="ignore"):
-            return np.maximum(eigenvalues, 0.0) * peak * peak
+            return eigenvalues * peak * peak
+
+    def rank(self, blocks: Iterable[FloatArray], eps: float) -> int:
+        """Return the number of W's singular values σ above D·eps of the largest, eps being M's relative error.
+
+        M has their squares, and where those are small, only its errors. So ``blocks``, the rows that were added,
+        two-dimensional NumPy arrays, are projected on the directions that M shows to be weak, and factored in float64.
+        An error of c·eps in M leaves c·eps·σ_max²/σ of a strong direction in the weak ones. For c up to 8 that does not
+        count if all directions with σ/σ_max up to 8/D are taken for weak.
+        """
+        moment, peak = self._in_one_unit()
+        eigenvalues, directions = np.linalg.eigh(moment)
+        D, largest = len(eigenvalues), max(float(eigenvalues[-1]), 0.0)
+        weak = directions[:, eigenvalues <= max(D * eps, (8.0 / D) ** 2) * largest]
+        if not weak.size:
+            return D
+        factor: Any = np.empty((0, weak.shape[1]))
+        for block in blocks:
+            for rows in row_blocks(block, _ADD):
+                factor = np.linalg.qr(np.concatenate([factor, (rows.astype(np.float64) / peak) @ weak]), mode="r")
+        singular = np.linalg.svd(factor, compute_uv=False)
+        return D - int(weak.shape[1]) + int(np.count_nonzero(singular > D * eps * math.sqrt(largest)))
+
+    def _in_one_unit(self) -> tuple[FloatArray, float]:
+        """Return M over the square of W's largest entry, and that entry, or 1."""
+        peak = float(self._scale.max()) or 1.0
+        unit = np.asarray(self._scale / peak, dtype=np.float64)
+        moment: FloatArray = self._moment * np.outer(unit, unit)
+        return moment, peak
 
     def _parts(self, rows: Any) -> tuple[Any, list[tuple[Any, Any, Any]]]:
         """Return, per block, (own, total, unit): |w|⁴ and wᵀMw in one unit, and √ of that unit over |w|²."""
@@ -146,7 +175,10 @@ def _measure(xp: Any, rows: Any, scale: Any, moment: Any) -> tuple[Any, Any, Any
     require_finite("W", xp, peak)
     unit = rows / or_one(xp, peak)[..., None]
     square = xp.vecdot(unit, unit, axis=-1)
-    unit *= scale[..., None, :]  # in place where arrays allow it: each pass through memory counts
+    if getattr(unit, "requires_grad", False):
+        unit = unit * scale[..., None, :]
+    else:
+        unit *= scale[..., None, :]  # in place where arrays allow it: each pass through memory counts
     reach = _largest(xp, unit)
     unit /= or_one(xp, reach)[..., None]
     total = xp.vecdot(unit @ moment, unit, axis=-1)
@@ -156,7 +188,11 @@ def _measure(xp: Any, rows: Any, scale: Any, moment: Any) -> tuple[Any, Any, Any
 
 
 def _largest(xp: Any, rows: Any, axis: int = -1) -> Any:
-    """Return the largest absolute entry of each row, or column; NaN if there is one."""
+    """Return the largest absolute entry of each row, or column; NaN if there is one.
+
+    To PyTorch's derivatives it is a constant: it scales what is computed and cancels in every answer.
+    """
+    rows = constant(rows)
     return xp.maximum(xp.max(rows, axis=axis), -xp.min(rows, axis=axis))
 
 

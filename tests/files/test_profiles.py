@@ -100,7 +100,6 @@ def test_other_programs_files(tmp_path):
         (b"importance,kurtosis\n1\n", "row 2 must have 2 cells, got 1"),
         (b'importance,kurtosis\n"1,3\n', "after row 1: unexpected end of data"),
         (b"importance,kurtosis\n1,\xff\n", "the text is not UTF-8"),
-        (b"name,importance,kurtosis\na,1,3\na,1,3\n", "names must differ from each other, got 'a' 2 times"),
     ],
 )
 def test_bad_csv_profiles(tmp_path, content, message):
@@ -136,6 +135,28 @@ def test_duplicate_columns_in_parquet(tmp_path):
     pq.write_table(pa.table([[1.0], [1.0], [3.0]], names=["importance", "importance", "kurtosis"]), path)
     with pytest.raises(ValueError, match="column importance is there 2 times"):
         read_profile(path)
+
+
+def test_names_may_repeat(tmp_path):
+    path = tmp_path / "p.csv"
+    write_profile(Profile([1.0, 2.0], 3.0, ["a", "a"]), path)
+    assert read_profile(path).names == ("a", "a")
+
+
+@pytest.mark.parametrize(
+    ("index", "names"),
+    [(["left", "right"], ("left", "right")), ([15, 203], ("15", "203")), ([0, 1], None), ([1, 2], None)],
+)
+def test_the_index_of_a_data_frame_is_taken_for_the_names_unless_it_counts(tmp_path, index, names):
+    text = "".join(f"{label},{i + 1},3,x\n" for i, label in enumerate(index))
+    (tmp_path / "p.csv").write_text(",importance,kurtosis,other\n" + text)
+    table = pa.table({"importance": [1, 2], "kurtosis": [3, 3], "f": index})
+    pq.write_table(table.replace_schema_metadata({"pandas": '{"index_columns": ["f"]}'}), tmp_path / "p.parquet")
+    for suffix in TABLES:
+        profile = read_profile(tmp_path / f"p{suffix}")
+        assert (profile.names, profile.importance.tolist()) == (names, [1.0, 2.0])
+    (tmp_path / "p.csv").write_text(",importance,kurtosis,name\n" + text)
+    assert read_profile(tmp_path / "p.csv").names == ("x", "x")
 
 
 @pytest.mark.slow

@@ -289,6 +289,34 @@ def test_array_api_strict(shape):
     assert capacities(xp.asarray([[1, 0], [0, 1], [0, 1]])).dtype == xp.float64
 
 
+@pytest.mark.parametrize("measure", [capacities, interference, efficiency])
+@pytest.mark.parametrize(("shape", "axis"), [((6, 3), -2), ((2, 6, 3), -2), ((3, 6), -1)])
+def test_derivatives_in_pytorch_are_finite_differences(measure, shape, axis):
+    torch = pytest.importorskip("torch")
+    matrix = torch.tensor(np.random.default_rng(0).standard_normal(shape), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda W: measure(W, feature_axis=axis), matrix)
+
+
+def test_derivatives_in_pytorch_of_many_blocks_and_of_zero_and_orthogonal_rows(monkeypatch):
+    torch = pytest.importorskip("torch")
+    matrix = torch.tensor(np.random.default_rng(0).standard_normal((7, 3)), requires_grad=True)
+    capacities(matrix).square().sum().backward()
+    whole = matrix.grad.clone()
+    monkeypatch.setattr("capsolve.geometry.second_moment._ADD", 6)
+    monkeypatch.setattr("capsolve.geometry.second_moment._MEASURE", 9)
+    matrix.grad = None
+    capacities(matrix).square().sum().backward()
+    np.testing.assert_allclose(matrix.grad, whole, rtol=1e-12, atol=1e-14)
+    flat = torch.nn.Parameter(torch.eye(4)[:, :3])
+    capacities(flat).sum().backward()
+    np.testing.assert_array_equal(flat.grad, np.zeros((4, 3)))  # 1 is the most that a capacity can be
+
+
+def test_leverages_in_pytorch_have_no_derivatives():
+    torch = pytest.importorskip("torch")
+    assert not leverages(torch.nn.Parameter(torch.eye(3))).requires_grad
+
+
 def test_pytorch():
     torch = pytest.importorskip("torch")
     W = np.random.default_rng(0).standard_normal((2, 9, 4))
@@ -400,9 +428,10 @@ def test_bad_input(function, name):
 def test_bad_axis_and_eight_bit_floats():
     with pytest.raises(ValueError, match="feature_axis must be in"):
         capacities(np.ones((2, 2)), feature_axis=2)
-    kind = pytest.importorskip("ml_dtypes").float8_e4m3fn
-    with pytest.raises(ValueError, match="float8_e4m3fn"):
-        capacities(np.ones((2, 2), kind))
+    kinds = pytest.importorskip("ml_dtypes")
+    np.testing.assert_array_equal(capacities(np.ones((2, 2), kinds.float8_e4m3fn)), [0.5, 0.5])
+    with pytest.raises(ValueError, match="int4"):
+        capacities(np.ones((2, 2), kinds.int4))
 
 
 @pytest.mark.parametrize(("n", "D"), [(30, 20), (400, 40), (60, 3)])
