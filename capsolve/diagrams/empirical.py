@@ -254,6 +254,7 @@ def empirical_phase_diagram(
         executor=executor,
         progress=show,
         unit="cell",
+        shapes=lambda name: named[name].shapes(),
     )
     for batch_name, found in results:
         for name, array in arrays.items():
@@ -310,6 +311,11 @@ class _Task:
     density: float
     dimensions: int
     bias: bool
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of what is found."""
+        k, n = self.importance.shape
+        return {"capacities": (k, n), "loss": (k,), "agreeing": (k,), "embedding": (k, n, self.dimensions)}
 
 
 def _checkpoint(folder: StrPath, tasks: list[_Task]) -> Checkpoint:

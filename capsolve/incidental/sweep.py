@@ -237,6 +237,7 @@ def collision_sweep(
         executor=executor,
         progress=show,
         unit="network",
+        shapes=lambda _: {**dict.fromkeys((*_MEASURED, "kept"), ()), "capacity": (n,), "correlation": (n, n)},
     )
     done = {networks[name]: found for name, found in results}
     return _gather(n, widths, count, window, done, {**asdict(recipe), "seed": seed})
