@@ -150,8 +150,6 @@ def command(
     """  # noqa: D301  (click's mark for lines to be kept)
     from capsolve.diagrams.analytic import phase_diagram  # noqa: PLC0415
 
-    if output is None and data is None:
-        raise click.UsageError("nothing to do: give -o FILE for a picture, --data FILE for the arrays, or both")
     numerical = {"--restarts": restarts, "--checkpoint": checkpoint, "--workers": workers if workers > 1 else None}
     if empirical is None and (useless := [name for name, value in numerical.items() if value is not None]):
         raise click.UsageError(f"{useless[0]} makes no sense without --empirical")

@@ -239,6 +239,7 @@ def empirical_phase_diagram(
     show = flag("progress", progress)
     shape = up.values.size, across.values.size
     count, widest = shape[0] * shape[1], max(task.dimensions for task in tasks)
+    problems.require_memory(across, up, 8.0 * (widest + 3))
     arrays = {
         "capacities": np.full((count, n), np.nan),
         "loss": np.full(count, np.nan),
