@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,14 +123,28 @@ def _write(sweep: CollisionSweep, path: Path) -> None:
 def _text(sweep: CollisionSweep) -> str:
     table = sweep.table()
     lines = [
-        f"{sweep.features} features, {sweep.instances} networks of each width; ± is one standard error",
-        "neurons   polysemantic   equal-sign pairs   excess capacity   expected: draw  exclusive",
+        f"{sweep.features} features, {_counted(sweep.instances, 'network')} of each width; ± is one standard error",
+        f"{'expected neurons':>79}",
+        f"neurons {'polysemantic':>16} {'equal-sign pairs':>16} {'excess capacity':>16} {'draw':>10} {'exclusive':>9}",
     ]
     for row in range(len(sweep.neurons)):
         at = {name: float(column[row]) for name, column in table.items()}
-        measured = [f"{at[name]:.2f} ± {at[name + '_error']:.2f}" for name in ("polysemantic", "equal_pairs", "excess")]
+        pairs = [
+            f"{_number(at[name])} ± {_number(at[name + '_error'])}"
+            for name in ("polysemantic", "equal_pairs", "excess")
+        ]
         lines.append(
-            f"{sweep.neurons[row]:7d}   {measured[0]:>12}   {measured[1]:>16}   {measured[2]:>15}   "
-            f"{at['expected_neurons']:14.2f}  {at['expected_exclusive']:9.2f}"
+            f"{sweep.neurons[row]:7d}"
+            + "".join(f" {pair:>16}" for pair in pairs)
+            + f" {_number(at['expected_neurons']):>10} {_number(at['expected_exclusive']):>9}"
         )
     return "\n".join(lines)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _number(value: float) -> str:
+    """Return a number, or a dash where there is none: one network has no standard error."""
+    return "–" if math.isnan(value) else f"{value:.2f}"

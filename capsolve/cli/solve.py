@@ -69,7 +69,7 @@ def _output(context: click.Context, parameter: click.Parameter, value: str | Non
     type=float,
     default=1e-9,
     show_default=True,
-    callback=in_range(0.0, 1.0),
+    callback=in_range(1e-13, 1.0),  # what rounding allows
     help="Relative gap between loss and lower bound up to which the answer counts as optimal.",
 )
 @click.option(

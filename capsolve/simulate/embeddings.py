@@ -200,7 +200,9 @@ def optimise_embedding(
     least: FloatArray = np.full(len(problems), math.inf)
     residual: FloatArray = np.empty(len(problems))
     same = _ROUNDING * np.ravel(_loss_at_zero(v, k, bias))
-    with _mapper(processes, len(tasks)) as run, tqdm(total=len(tasks), disable=not progress, unit="start") as bar:
+    # Below the bar of somebody who calls this, it goes when it is full.
+    bar = tqdm(total=len(tasks), disable=not progress, unit="start", leave=None)
+    with _mapper(processes, len(tasks)) as run, bar:
         for j, (W, loss, left) in enumerate(run(_descend, tasks)):
             p, r = divmod(j, starts)
             losses[p, r] = loss

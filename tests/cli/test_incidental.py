@@ -33,6 +33,17 @@ def test_figure_table_and_text_say_what_the_sweep_found(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.csv", "c.png"]  # no checkpoint is left
 
 
+def test_one_network_has_no_standard_error_and_lines_fit_a_terminal():
+    result = invoke("--neurons", "2,4096", "--instances", "1")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "6 features, 1 network of each width; ± is one standard error"
+    assert "nan" not in result.stdout
+    assert all(line.count(" ± –") == 3 for line in lines[3:])
+    assert lines[3].endswith(" –")  # 6 features on 2 neurons, two each
+    assert max(map(len, invoke("--neurons", "4096", "--instances", "3").stdout.splitlines() + lines)) <= 80
+
+
 def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
