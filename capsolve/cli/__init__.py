@@ -115,6 +115,11 @@ def main(context: click.Context) -> None:
       capsolve solve digits --dimensions 16 --figure allocation.png
 
     \b
+    -D is the number of dimensions and - standard input or output everywhere.
+    -o writes what a command is for: a table (profile, solve, measure), a
+    picture (phase, incidental), a report (verify) or a folder (reproduce).
+
+    \b
     Exit status: 0 done, 1 bad input, 2 bad usage, 3 done but not certified
     to be optimal, 4 done but verify finds disagreement, 130 interrupted,
     143 asked to end (SIGTERM).

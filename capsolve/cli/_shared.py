@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 
 BAD_INPUT, BAD_USAGE, NOT_CERTIFIED, DISAGREE, INTERRUPTED = 1, 2, 3, 4, 130
 
+Callback = Callable[[click.Context, click.Parameter, Any], Any]
 
-def in_range(low: float, high: float = math.inf) -> Callable[[click.Context, click.Parameter, Any], Any]:
+TABLES = (".csv", ".parquet")
+
+
+def in_range(low: float, high: float = math.inf) -> Callback:
     """Return a callback that lets finite numbers in [low, high] pass, and an option that is not given."""
 
     def check(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
@@ -35,28 +39,39 @@ def in_range(low: float, high: float = math.inf) -> Callable[[click.Context, cli
     return check
 
 
-def table_path(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
-    """Check that a table can be written before there is one."""
-    if value is None:
-        return None
-    path = writable(value, (".csv", ".parquet"))
-    if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
-        raise click.BadParameter('parquet files need pyarrow: pip install "capsolve[parquet]"')
-    return path
+def output_path(*suffixes: str) -> Callback:
+    """Return a callback that checks that a file of one of these types can be written before there is one.
+
+    A single one may be for standard output.
+    """
+
+    def check(context: click.Context, _: click.Parameter, value: str | None) -> Path | None:
+        if value is None:
+            return None
+        if value == str(STANDARD):
+            if context.params.get("as_json") or any(other is STANDARD for other in context.params.values()):
+                raise click.BadParameter("standard output takes one file or the JSON object, not both")
+            return STANDARD
+        return writable(value, suffixes)
+
+    return check
 
 
-def figure_path(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
-    """Check that a figure can be written before there is one."""
-    if value is None:
-        return None
+def figure_path(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
+    """Check as a callback of `output_path` does that a figure can be written before there is one."""
     from capsolve.figures import FORMATS  # noqa: PLC0415
 
-    return writable(value, FORMATS)
+    return output_path(*FORMATS)(context, parameter, value)  # type: ignore[no-any-return]
 
 
-def output_path(*suffixes: str) -> Callable[[click.Context, click.Parameter, Any], Path | None]:
-    """Return a callback that checks that a file of one of these types can be written before there is one."""
-    return lambda _, __, value: None if value is None else writable(value, suffixes)
+figure_option = click.option(
+    "-o",
+    "--output",
+    "--figure",
+    callback=figure_path,
+    metavar="FILE",
+    help="Draw it as .png, .pdf or .svg; - is standard output.",
+)
 
 
 def writable(value: str, suffixes: Sequence[str]) -> Path:
@@ -66,6 +81,8 @@ def writable(value: str, suffixes: Sequence[str]) -> Path:
         raise click.BadParameter(f"{value} is a directory")
     if path.suffix.lower() not in suffixes:
         raise click.BadParameter(f"the file type must be one of {', '.join(suffixes)}, got {value}")
+    if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise click.BadParameter('parquet files need pyarrow: pip install "capsolve[parquet]"')
     if not path.parent.is_dir():
         raise click.BadParameter(f"the directory {path.parent} does not exist")
     if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
@@ -81,7 +98,7 @@ def keep_inputs(source: Path, *outputs: Path | None) -> None:
 
 
 STANDARD = Path("-")
-"""What stands for standard input and standard output."""
+"""What stands for standard input and standard output; an output is this very object, which no input is."""
 
 
 class InputPath(click.Path):
@@ -114,24 +131,15 @@ def input_file(source: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def output_table(output: Path) -> Iterator[Path]:
-    """Give the path that a table is to be written to; what is for standard output goes there as CSV."""
-    if output != STANDARD:
+def output_file(output: Path, suffix: str) -> Iterator[Path]:
+    """Give the path that a file is to be written to; what is for standard output goes there, of this type."""
+    if output is not STANDARD:
         yield output
         return
     with TemporaryDirectory() as folder:
-        path = Path(folder, "table.csv")
+        path = Path(folder, f"output{suffix}")
         yield path
         click.echo(path.read_bytes(), nl=False)
-
-
-def table_or_standard(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
-    """Check as `table_path` does; - is standard output, which cannot take a JSON object as well."""
-    if value != str(STANDARD):
-        return table_path(context, parameter, value)
-    if context.params.get("as_json"):
-        raise click.BadParameter("standard output takes the table or the JSON object, not both")
-    return STANDARD
 
 
 @contextmanager
@@ -167,7 +175,7 @@ def report(
     if as_json:
         print_json(content())
         return
-    aside = STANDARD in written  # there the table is
+    aside = any(path is STANDARD for path in written)  # there the file is
     click.echo(summary(), err=aside)
     if any(path not in (None, STANDARD) for path in written):
         listed = " and ".join(str(path) for path in written if path not in (None, STANDARD))
@@ -179,7 +187,8 @@ def draw(path: Path | None, drawing: str, *what: Any, **how: Any) -> None:
     if path is not None:
         from capsolve import figures  # noqa: PLC0415
 
-        figures.save(getattr(figures, drawing)(*what, **how), path)
+        with output_file(path, ".png") as file:
+            figures.save(getattr(figures, drawing)(*what, **how), file)
 
 
 json_flag = click.option(
@@ -229,9 +238,10 @@ def _workers(_: click.Context, __: click.Parameter, value: int) -> int:
 
 
 @contextmanager
-def kept(checkpoint: Path | None, beside: Path | None, pieces: str) -> Iterator[Path | None]:
-    """Give the folder of finished pieces; if nobody asked for it, it goes when all is done."""
-    folder = checkpoint or (None if beside is None else beside.with_name(f"{beside.name}.{pieces}"))
+def kept(checkpoint: Path | None, pieces: str, *outputs: Path | None) -> Iterator[Path | None]:
+    """Give the folder of finished pieces: if nobody asked for one, beside the first output until all is done."""
+    beside = next((path for path in outputs if path not in (None, STANDARD)), None)
+    folder = checkpoint or (beside and beside.with_name(f"{beside.name}.{pieces}"))
     with resumes(folder, pieces):
         yield folder
     if folder is not None and checkpoint is None:

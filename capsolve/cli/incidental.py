@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capsolve.cli._shared import draw, figure_path, in_range, json_flag, kept, output_path, pool, report, resumable
+from capsolve.cli._shared import (
+    TABLES,
+    draw,
+    figure_option,
+    in_range,
+    json_flag,
+    kept,
+    output_file,
+    output_path,
+    pool,
+    report,
+    resumable,
+)
 
 if TYPE_CHECKING:
     from capsolve.incidental import CollisionSweep
@@ -49,12 +61,12 @@ def _widths(_: click.Context, __: click.Parameter, value: str) -> list[int]:
 @click.option("--low", type=float, default=0.8, show_default=True, callback=in_range(1e-6), help="Large weights from,")
 @click.option("--high", type=float, default=1.2, show_default=True, callback=in_range(1e-6), help="and to this size.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the starts.")
-@click.option("-o", "--output", callback=figure_path, metavar="FILE", help="Draw it as .png, .pdf or .svg.")
+@figure_option
 @click.option(
     "--data",
-    callback=output_path(".npz", ".csv", ".parquet"),
+    callback=output_path(*TABLES, ".npz"),
     metavar="FILE",
-    help="Write means as .csv or .parquet, or every network as .npz.",
+    help="Write means as .csv or .parquet, or every network as .npz; - is standard output.",
 )
 @resumable("networks")
 @json_flag
@@ -88,7 +100,7 @@ def command(
 
     if high < low:
         raise click.UsageError(f"--high must be at least --low, got {high:g} < {low:g}")
-    with kept(checkpoint, data or output, "networks") as folder:
+    with kept(checkpoint, "networks", data, output) as folder:
         with pool(workers) as executor:
             sweep = collision_sweep(
                 features,
@@ -105,7 +117,8 @@ def command(
                 progress=sys.stderr.isatty(),
             )
         if data is not None:
-            _write(sweep, data)
+            with output_file(data, TABLES[0]) as path:
+                _write(sweep, path)
         draw(output, "collisions", sweep)
     content = {"features": features, "instances": instances, **sweep.table()}
     report(as_json, lambda: content, lambda: _text(sweep), data, output)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capsolve.cli._shared import (
+    TABLES,
     InputPath,
     input_file,
     json_flag,
     keep_inputs,
-    output_table,
+    output_file,
+    output_path,
     report,
-    table_or_standard,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--output",
-    callback=table_or_standard,
+    callback=output_path(*TABLES),
     metavar="FILE",
     help="Write the profile as .csv or .parquet; - is standard output.",
 )
@@ -64,7 +65,7 @@ def command(
     if samples.note is not None:
         click.echo(f"capsolve: note: {activations[0]}: {samples.note}", err=True)
     if output is not None:
-        with output_table(output) as path:
+        with output_file(output, TABLES[0]) as path:
             write_profile(measured, path)
     report(as_json, lambda: _profile_content(activations, measured), lambda: _profile_summary(measured), output)
 

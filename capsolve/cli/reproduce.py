@@ -7,7 +7,13 @@ from pathlib import Path
 
 import click
 
-from capsolve.cli._shared import pool, resumes, workers_option
+from capsolve.cli._shared import STANDARD, pool, resumes, workers_option
+
+
+def _folder(_: click.Context, __: click.Parameter, value: Path) -> Path:
+    if value == STANDARD:
+        raise click.BadParameter("the files go to a folder, got -")
+    return value
 
 
 @click.command("reproduce")
@@ -17,8 +23,9 @@ from capsolve.cli._shared import pool, resumes, workers_option
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
+    callback=_folder,
     metavar="FOLDER",
-    help="Where the files go; made if missing.",
+    help="The folder where the files go; made if missing.",
 )
 @click.option(
     "--cells",
@@ -40,15 +47,17 @@ def command(figure: str, output: Path, cells: int | None, workers: int) -> None:
     incidental  features that collide by chance, the experiments of
           arXiv 2312.03096: takes long, resumes after an interruption
 
-    FOLDER gets pictures (.png and .pdf), data (.csv or .npz) and, for each figure, a text (.md) that has one entry
-    for every statement of the paper: whether it holds, and the numbers that say so.
+    Every statement of the paper is printed: whether it holds, and the numbers that say so. FOLDER gets pictures (.png
+    and .pdf), data (.csv or .npz) and, for each figure, a text (.md) with these statements.
 
     \b
     Example:
       capsolve reproduce fig4 -o paper
     """  # noqa: D301  (click's mark for lines to be kept)
-    from capsolve.reproduction import reproduce  # noqa: PLC0415
+    from capsolve.reproduction import made_again  # noqa: PLC0415
 
     with resumes(output / "cells", "cells"), pool(workers) as executor:
-        for path in reproduce(figure, output, cells=cells, executor=executor, progress=sys.stderr.isatty()):
-            click.echo(path)
+        made = made_again(figure, output, cells=cells, executor=executor, progress=sys.stderr.isatty())
+        for number, (result, written) in enumerate(made):
+            click.echo("\n" * bool(number) + result.summary())
+            click.echo(f"\nwrote {', '.join(map(str, written))}")

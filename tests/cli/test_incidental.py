@@ -105,7 +105,7 @@ def test_bad_widths(value):
     [
         (["--low", "0.9", "--high", "0.8"], "--high must be at least --low"),
         (["--penalty", "-1"], "must be a finite number >= 0"),
-        (["--data", "c.txt"], "the file type must be one of .npz, .csv, .parquet"),
+        (["--data", "c.txt"], "the file type must be one of .csv, .parquet, .npz"),
         (["-o", "nowhere/c.png"], "does not exist"),
     ],
 )

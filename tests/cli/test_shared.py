@@ -7,10 +7,13 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from capsolve._processes import most_workers
-from tests.cli.helpers import command
+from capsolve.cli import main
+from tests.cli.helpers import command, strict_json
 from tests.interruption import ended, interrupt, start, wait_for, written
 
 _PHASE = "phase --empirical quadratic --cells 24x12 --features 4 --dimensions 2 --restarts 1 --data"
@@ -76,6 +79,78 @@ def test_a_lost_worker_is_told_and_the_rest_is_kept(undisturbed, tmp_path):
     assert message.startswith("capsolve: error: one of 2 worker processes died, perhaps killed for want of memory")
     assert message.endswith(f"are kept in a.npz.{kept}, and the same command resumes\n")
     resumed(undisturbed, tmp_path, written(tmp_path / f"a.npz.{kept}", pattern))
+
+
+_TINY = "phase --features 4 --dimensions 2 --cells 6x4"
+_SHORT = "incidental --features 6 --neurons 8,9 --instances 2 --steps 50"
+OUTPUTS = {
+    "phase -o": (f"{_TINY} -o", "a.png", b"\x89PNG"),
+    "phase --figure": (f"{_TINY} --figure", "a.png", b"\x89PNG"),
+    "phase --data": (f"{_TINY} --data", "a.npz", b"PK"),
+    "phase --empirical": (f"{_TINY} --empirical quadratic --data", "a.npz", b"PK"),
+    "incidental --data": (f"{_SHORT} --data", "a.csv", b"neurons,"),
+    "incidental -o": (f"{_SHORT} -o", "a.png", b"\x89PNG"),
+    "verify": ("verify profile.csv -D 2 -o", "a.md", b"# Verification"),
+    "solve -o": ("solve profile.csv -D 2 -o", "a.csv", b"name,"),
+    "solve --figure": ("solve profile.csv -D 2 --figure", "a.png", b"\x89PNG"),
+    "measure": ("measure w.npy --features rows --figure", "a.png", b"\x89PNG"),
+}
+
+
+@pytest.fixture
+def invoke(profile, tmp_path):
+    """Run a command in this process with bytes as standard input; return its standard output and error as bytes."""
+    np.save(tmp_path / "w.npy", np.random.default_rng(0).standard_normal((9, 4)))
+    np.save(tmp_path / "x.npy", np.random.default_rng(1).standard_normal((200, 9)))
+
+    def invoke(options, given=b"", status=0):
+        ran = CliRunner().invoke(main, options.split(), input=given)
+        assert ran.exit_code == status, ran.output
+        return ran.stdout_bytes, ran.stderr
+
+    return invoke
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_every_file_may_be_standard_output(invoke, tmp_path, name):
+    options, file, start = OUTPUTS[name]
+    summary, _ = invoke(f"{options} {file}")
+    before = set(tmp_path.iterdir())
+    content, aside = invoke(f"{options} -")
+    assert content == (tmp_path / file).read_bytes()
+    assert content.startswith(start)
+    assert aside.strip() == summary.decode().partition(f"\nwrote {file}")[0].strip()
+    assert set(tmp_path.iterdir()) == before
+    assert "takes one file or the JSON object" in invoke(f"{options} - --json", status=2)[1]
+
+
+def test_standard_output_takes_one_file(invoke):
+    for options in (f"{_TINY} -o - --data -", f"{_SHORT} -o - --data -", "solve profile.csv -D 2 -o - --figure -"):
+        assert "standard output takes one file" in invoke(options, status=2)[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "file"),
+    [
+        ("solve {} -D 2 --json", "profile.csv"),
+        ("verify {} -D 2 --json", "profile.csv"),
+        ("measure {} --features rows --json", "w.npy"),
+        ("measure w.npy --features rows --json --activations {}", "x.npy"),
+        ("profile {} --json", "x.npy"),
+    ],
+)
+def test_every_input_may_be_standard_input(invoke, tmp_path, options, file):
+    from_file, from_input = (
+        invoke(options.format(file))[0],
+        invoke(options.format("-"), (tmp_path / file).read_bytes())[0],
+    )
+    for name in ("standard input", "-"):
+        from_input = from_input.replace(f'"{name}'.encode(), f'"{file}'.encode())
+    assert strict_json(from_input) == strict_json(from_file)
+
+
+def test_standard_input_is_read_once(invoke):
+    assert "standard input is read once" in invoke("measure - --activations -", status=2)[1]
 
 
 @pytest.mark.parametrize("options", ["phase --empirical quadratic --data a.npz", "incidental", "reproduce fig4 -o a"])
