@@ -20,9 +20,14 @@ _is_command = _script in {"capsolve", "capsolve.exe"} or (_script == "-m" and "c
 if _is_command and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
+import logging  # noqa: E402
+
 import lazy_loader  # noqa: E402
 
 __version__ = "0.1.0"
+
+# What modules log is for programs that ask for it, as ``capsolve --verbose`` does.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # The public names are listed in __init__.pyi and loaded on first use, so that `import capsolve` stays fast.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,6 +15,7 @@ Modules that take long to import are imported by the commands that need them, so
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -101,6 +102,37 @@ def _reason(error: Exception) -> str:
     return f"internal error, {type(error).__name__}: {error} (set CAPSOLVE_DEBUG=1 to see where)"
 
 
+def _log(context: click.Context, _: click.Parameter, value: bool) -> None:
+    """Let what capsolve logs appear on standard error until the command ends."""
+    if not value or context.meta.get(__name__):  # twice: before and after the command
+        return
+    context.meta[__name__] = True
+    logger = logging.getLogger(capsolve.__name__)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("capsolve: %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+
+    def end() -> None:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+    context.call_on_close(end)
+
+
+verbose = click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_log,
+    help="Say which way is taken, why, and what is guessed.",
+)
+
+
+@verbose
 @click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(capsolve.__version__, prog_name="capsolve", message="%(prog)s %(version)s")
 @click.pass_context
@@ -129,4 +161,4 @@ def main(context: click.Context) -> None:
 
 
 for _module in (profile, solve, measure, phase, verify, incidental, reproduce):
-    main.add_command(_module.command)
+    main.add_command(verbose(_module.command))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import logging
 import os
 import shutil
 import stat
@@ -17,6 +18,8 @@ from typing import IO, Any
 
 from capsolve._checks import shown
 from capsolve.files._locks import locked
+
+logger = logging.getLogger(__name__)
 
 StrPath = str | os.PathLike[str]
 
@@ -106,6 +109,7 @@ def copied(stream: IO[bytes], folder: Path) -> Path:
     if suffix == ".npz":  # or another zip file, as the name of what it holds first tells
         length = int.from_bytes(start[26:28], "little")
         suffix = ".npz" if start[30 : 30 + length].endswith(b".npy") else ".pt"
+    logger.info("standard input is taken for a %s file, by its first bytes", suffix)
     return path.rename(path.with_suffix(suffix))
 
 

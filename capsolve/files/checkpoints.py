@@ -185,6 +185,8 @@ def run(
                 continue
             bar.update(size)
             yield name, found
+        if checkpoint is not None:
+            logger.info("%s: %d of %d pieces are there", checkpoint.folder, len(pieces) - len(missing), len(pieces))
         for names, results in _computed(list(cut(missing)), compute, executor):
             for name, arrays in zip(names, results, strict=True):
                 if checkpoint is not None:
