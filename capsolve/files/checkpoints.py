@@ -74,7 +74,9 @@ class Checkpoint:
             raise ValueError(f"checkpoint must be a folder, got {self.folder}: {error}") from None
         settings = self.folder / _SETTINGS
         if not settings.exists():
-            if not all(path.name.endswith(".lock") for path in self.folder.iterdir()):
+            # a run that begins at the same moment, or was killed then
+            begun = (_LOCK, f".{Path(_SETTINGS).stem}.")
+            if not all(path.name.startswith(begun) for path in self.folder.iterdir()):
                 raise ValueError(f"{self.folder}: not a checkpoint, and not empty")
             facts = {"kind": self.kind, "fingerprint": self.mark, **self.facts}
             write_text(settings, json.dumps(facts, indent=1, default=str))

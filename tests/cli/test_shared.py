@@ -153,6 +153,101 @@ def test_standard_input_is_read_once(invoke):
     assert "standard input is read once" in invoke("measure - --activations -", status=2)[1]
 
 
+LIMITED = """
+import resource, runpy, signal, sys
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
+sys.argv[0] = "capsolve"
+if __name__ == "__main__":  # and not in workers
+    runpy.run_module("capsolve", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("what", ["piece", "result"])
+def test_a_disk_that_fills_loses_no_finished_piece(undisturbed, tmp_path, what, workers):
+    """Here files may not grow beyond a size, which is too small for a piece or for the result."""
+    options, pattern, kept, whole = undisturbed
+    most = 300 if what == "piece" else len(whole) - 1
+    process = start(most, *options, "a.npz", "--workers", workers, folder=tmp_path, code=LIMITED)
+    status, message = ended(process)
+    assert status == 1, message
+    assert message.count("\n") == 1, message
+    assert "File too large" in message
+    folder = tmp_path / f"a.npz.{kept}"
+    stored = written(folder, pattern)
+    assert message.endswith("and the same command resumes\n") == bool(stored)
+    assert {path.name for path in folder.iterdir()} == {"settings.json", *stored}
+    assert not (tmp_path / "a.npz").exists()
+    resumed(undisturbed, tmp_path, stored)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_two_runs_with_one_output(undisturbed, tmp_path, workers):
+    options, pattern, kept, whole = undisturbed
+    first = start(*options, "a.npz", "--workers", workers, folder=tmp_path)
+    wait_for(first, tmp_path / f"a.npz.{kept}", pattern)
+    os.kill(first.pid, signal.SIGSTOP)  # it does not end meanwhile
+    second = command(*options, "a.npz", cwd=tmp_path)
+    other = command(*options, "a.npz", "--seed", 1, cwd=tmp_path)
+    os.kill(first.pid, signal.SIGCONT)
+    for refused, reason in (
+        (second, "another run is at work there; wait until"),
+        (other, "other arguments or another seed"),
+    ):
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr.startswith(f"capsolve: error: a.npz.{kept}: ")
+        assert reason in refused.stderr
+        assert refused.stderr.count("\n") == 1
+    assert ended(first) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+    assert (tmp_path / "a.npz").read_bytes() == whole
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() == 0, reason="root may write anywhere")
+@pytest.mark.parametrize(
+    "options", ["phase -o r/a.png", "phase --empirical quadratic --data r/a.npz", "incidental --data r/a.csv"]
+)
+def test_folders_that_are_read_only_are_known_before_the_work(fails, tmp_path, options):
+    (tmp_path / "r").mkdir(mode=0o555)
+    assert "cannot be written: permission denied" in fails(2, *options.split())
+
+
+EARLY = """
+import os, runpy, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == when:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+when = sys.argv[1]
+sys.argv = ["capsolve", "phase", "--cells", "4"]
+sys.meta_path.insert(0, Interrupting())
+runpy.run_module("capsolve", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "status", "message"),
+    [
+        ("lazy_loader", -signal.SIGINT, ""),
+        ("capsolve.cli", -signal.SIGINT, ""),
+        ("click", -signal.SIGINT, ""),
+        ("capsolve.cli.verify", -signal.SIGINT, ""),
+        ("capsolve.diagrams.analytic", 130, "capsolve: error: interrupted\n"),
+        ("numpy", 130, "capsolve: error: interrupted\n"),
+    ],
+)
+def test_an_interruption_at_the_start_shows_no_traceback(tmp_path, when, status, message):
+    done = ended(start(when, folder=tmp_path, code=EARLY))
+    assert (done[0], done[1].lstrip("\n")) == (status, message)
+
+
 @pytest.mark.parametrize("options", ["phase --empirical quadratic --data a.npz", "incidental", "reproduce fig4 -o a"])
 @pytest.mark.parametrize("workers", ["0", "-1", "1000000"])
 def test_workers_are_bounded_before_any_is_started(fails, options, workers):

@@ -194,6 +194,15 @@ def test_folders_of_something_else_are_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_run_that_was_killed_as_it_began_is_in_nobodys_way(tmp_path):
+    (tmp_path / "run.lock").touch()
+    left = tmp_path / f".settings.{'0' * 32}.json"
+    left.write_text("{")
+    left.with_name(f"{left.name}.lock").touch()
+    assert len(list(run(PIECES, pairs, squares, checkpoint=opened(tmp_path)))) == 5
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", *[".npz"] * 5]
+
+
 def test_what_is_forgotten_is_gone(tmp_path):
     for mine in ([], ["mine.txt"]):
         store = opened(tmp_path / "kept")
