@@ -258,7 +258,7 @@ def resumes(folder: Path | None, pieces: str) -> Iterator[None]:
     except ValueError:
         raise
     except BaseException as error:
-        if folder is not None and any(folder.rglob("*.npz")):
+        if folder is not None and any(path.name[0] != "." for path in folder.rglob("*.npz")):
             error.add_note(f"finished {pieces} are kept in {folder}, and the same command resumes")
         raise
 

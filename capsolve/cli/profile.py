@@ -105,7 +105,7 @@ def _profile_summary(measured: Profile) -> str:
             spread = "".join(f"{value:>12.4g}" for value in np.quantile(values, [0.0, 0.5, 1.0]))
             lines.append(f"{label:<16}{spread}")
         below = np.count_nonzero(kurtosis < 3.0)
-        lines += ["", f"{below} have kurtosis below 3 and get capacity whole or not at all, but for one at most"]
+        lines += ["", f"{below} have kurtosis below 3 and get a dimension or none, but for one at most"]
         lines += [f"{kurtosis.size - below} have kurtosis 3 or more and may share dimensions"]
     if moments.constant.any():
         which = np.flatnonzero(moments.constant).tolist()

@@ -199,7 +199,8 @@ def empirical_phase_diagram(
     Raises
     ------
     ValueError
-        For bad arguments, naming them; for a checkpoint of a diagram with other arguments.
+        For bad arguments, naming them, and more cells than there is memory for; for a checkpoint of a diagram with
+        other arguments, or of another run that is at work.
     ImportError
         If networks are to be trained without JAX and Optax: the extra ``train``.
 

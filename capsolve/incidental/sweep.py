@@ -183,7 +183,8 @@ def collision_sweep(
     Raises
     ------
     ValueError
-        For numbers out of range, the same width twice, a checkpoint of other settings or one without a seed.
+        For numbers out of range, the same width twice, a checkpoint of other settings, of another run that is at work,
+        or without a seed.
 
     Notes
     -----
