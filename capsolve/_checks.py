@@ -86,9 +86,9 @@ def scalar(name: str, value: Any, *, low: float = -math.inf, high: float = math.
     return number
 
 
-def whole(name: str, value: Any, low: int = 1) -> int:
-    """Return ``value`` as an integer ≥ ``low``, or raise a `ValueError` that names it; 3.0 is one."""
-    number = scalar(name, value, low=float(low))
+def whole(name: str, value: Any, low: int = 1, high: float = math.inf) -> int:
+    """Return ``value`` as an integer in ``[low, high]``, or raise a `ValueError` that names it; 3.0 is one."""
+    number = scalar(name, value, low=float(low), high=high)
     if not number.is_integer():
         raise ValueError(f"{name} must be an integer, got {number!r}")
     return int(number)

@@ -35,3 +35,9 @@ def test_solving_loads_no_optional_package():
     loaded = run("import capsolve, sys; capsolve.solve([2, 1], 9.0, 1); print(*sys.modules)").split()
     assert "numpy" in loaded
     assert not set(HEAVY) & set(loaded)
+
+
+def test_nothing_is_logged_unless_somebody_asks():
+    assert (
+        run("import capsolve, logging; print(logging.getLogger('capsolve').handlers)") == "[<NullHandler (NOTSET)>]\n"
+    )

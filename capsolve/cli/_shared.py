@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -24,8 +22,12 @@ if TYPE_CHECKING:
 
 BAD_INPUT, BAD_USAGE, NOT_CERTIFIED, DISAGREE, INTERRUPTED = 1, 2, 3, 4, 130
 
+Callback = Callable[[click.Context, click.Parameter, Any], Any]
 
-def in_range(low: float, high: float = math.inf) -> Callable[[click.Context, click.Parameter, Any], Any]:
+TABLES = (".csv", ".parquet")
+
+
+def in_range(low: float, high: float = math.inf) -> Callback:
     """Return a callback that lets finite numbers in [low, high] pass, and an option that is not given."""
 
     def check(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
@@ -37,28 +39,39 @@ def in_range(low: float, high: float = math.inf) -> Callable[[click.Context, cli
     return check
 
 
-def table_path(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
-    """Check that a table can be written before there is one."""
-    if value is None:
-        return None
-    path = writable(value, (".csv", ".parquet"))
-    if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
-        raise click.BadParameter('parquet files need pyarrow: pip install "capsolve[parquet]"')
-    return path
+def output_path(*suffixes: str) -> Callback:
+    """Return a callback that checks that a file of one of these types can be written before there is one.
+
+    A single one may be for standard output.
+    """
+
+    def check(context: click.Context, _: click.Parameter, value: str | None) -> Path | None:
+        if value is None:
+            return None
+        if value == str(STANDARD):
+            if context.params.get("as_json") or any(other is STANDARD for other in context.params.values()):
+                raise click.BadParameter("standard output takes one file or the JSON object, not both")
+            return STANDARD
+        return writable(value, suffixes)
+
+    return check
 
 
-def figure_path(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
-    """Check that a figure can be written before there is one."""
-    if value is None:
-        return None
+def figure_path(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
+    """Check as a callback of `output_path` does that a figure can be written before there is one."""
     from capsolve.figures import FORMATS  # noqa: PLC0415
 
-    return writable(value, FORMATS)
+    return output_path(*FORMATS)(context, parameter, value)  # type: ignore[no-any-return]
 
 
-def output_path(*suffixes: str) -> Callable[[click.Context, click.Parameter, Any], Path | None]:
-    """Return a callback that checks that a file of one of these types can be written before there is one."""
-    return lambda _, __, value: None if value is None else writable(value, suffixes)
+figure_option = click.option(
+    "-o",
+    "--output",
+    "--figure",
+    callback=figure_path,
+    metavar="FILE",
+    help="Draw it as .png, .pdf or .svg; - is standard output.",
+)
 
 
 def writable(value: str, suffixes: Sequence[str]) -> Path:
@@ -68,6 +81,8 @@ def writable(value: str, suffixes: Sequence[str]) -> Path:
         raise click.BadParameter(f"{value} is a directory")
     if path.suffix.lower() not in suffixes:
         raise click.BadParameter(f"the file type must be one of {', '.join(suffixes)}, got {value}")
+    if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise click.BadParameter('parquet files need pyarrow: pip install "capsolve[parquet]"')
     if not path.parent.is_dir():
         raise click.BadParameter(f"the directory {path.parent} does not exist")
     if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
@@ -83,7 +98,7 @@ def keep_inputs(source: Path, *outputs: Path | None) -> None:
 
 
 STANDARD = Path("-")
-"""What stands for standard input and standard output."""
+"""What stands for standard input and standard output; an output is this very object, which no input is."""
 
 
 class InputPath(click.Path):
@@ -116,24 +131,15 @@ def input_file(source: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def output_table(output: Path) -> Iterator[Path]:
-    """Give the path that a table is to be written to; what is for standard output goes there as CSV."""
-    if output != STANDARD:
+def output_file(output: Path, suffix: str) -> Iterator[Path]:
+    """Give the path that a file is to be written to; what is for standard output goes there, of this type."""
+    if output is not STANDARD:
         yield output
         return
     with TemporaryDirectory() as folder:
-        path = Path(folder, "table.csv")
+        path = Path(folder, f"output{suffix}")
         yield path
         click.echo(path.read_bytes(), nl=False)
-
-
-def table_or_standard(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
-    """Check as `table_path` does; - is standard output, which cannot take a JSON object as well."""
-    if value != str(STANDARD):
-        return table_path(context, parameter, value)
-    if context.params.get("as_json"):
-        raise click.BadParameter("standard output takes the table or the JSON object, not both")
-    return STANDARD
 
 
 @contextmanager
@@ -169,7 +175,7 @@ def report(
     if as_json:
         print_json(content())
         return
-    aside = STANDARD in written  # there the table is
+    aside = any(path is STANDARD for path in written)  # there the file is
     click.echo(summary(), err=aside)
     if any(path not in (None, STANDARD) for path in written):
         listed = " and ".join(str(path) for path in written if path not in (None, STANDARD))
@@ -181,7 +187,8 @@ def draw(path: Path | None, drawing: str, *what: Any, **how: Any) -> None:
     if path is not None:
         from capsolve import figures  # noqa: PLC0415
 
-        figures.save(getattr(figures, drawing)(*what, **how), path)
+        with output_file(path, ".png") as file:
+            figures.save(getattr(figures, drawing)(*what, **how), file)
 
 
 json_flag = click.option(
@@ -209,91 +216,60 @@ def resumable(pieces: str, processes: str = "Processes.") -> Callable[[Any], Any
         folder = click.Path(path_type=Path, file_okay=False)
         kept = f"Where finished {pieces} are kept.  [default: beside --data or --output, until all is done]"
         command = click.option("--checkpoint", type=folder, metavar="FOLDER", help=kept)(command)
-        return click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help=processes)(
-            command
-        )
+        return workers_option(processes)(command)
 
     return decorate
 
 
-@contextmanager
-def kept(checkpoint: Path | None, beside: Path | None, pieces: str) -> Iterator[Path | None]:
-    """Give the folder of finished pieces; if nobody asked for it, it goes when all is done."""
-    if checkpoint is not None or beside is None:
-        yield checkpoint
-        return
-    from capsolve.files.checkpoints import forget  # noqa: PLC0415
+def workers_option(processes: str) -> Callable[[Any], Any]:
+    """Add the number of processes."""
+    return click.option("--workers", type=int, default=1, show_default=True, callback=_workers, help=processes)
 
-    folder = beside.with_name(f"{beside.name}.{pieces}")
-    yield folder
-    forget(folder)
+
+def _workers(_: click.Context, __: click.Parameter, value: int) -> int:
+    if value == 1:
+        return 1
+    from capsolve._processes import PER_PROCESSOR, most_workers  # noqa: PLC0415
+
+    most = most_workers()
+    if not 1 <= value <= most:
+        raise click.BadParameter(f"must be from 1 to {most}, {PER_PROCESSOR} for each processor, got {value}")
+    return value
+
+
+@contextmanager
+def kept(checkpoint: Path | None, pieces: str, *outputs: Path | None) -> Iterator[Path | None]:
+    """Give the folder of finished pieces: if nobody asked for one, beside the first output until all is done."""
+    beside = next((path for path in outputs if path not in (None, STANDARD)), None)
+    folder = checkpoint or (beside and beside.with_name(f"{beside.name}.{pieces}"))
+    with resumes(folder, pieces):
+        yield folder
+    if folder is not None and checkpoint is None:
+        from capsolve.files.checkpoints import forget  # noqa: PLC0415
+
+        forget(folder)
+
+
+@contextmanager
+def resumes(folder: Path | None, pieces: str) -> Iterator[None]:
+    """Let whatever ends a run also say where its finished pieces are; bad arguments would end the next one, too."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except BaseException as error:
+        if folder is not None and any(path.name[0] != "." for path in folder.rglob("*.npz")):
+            error.add_note(f"finished {pieces} are kept in {folder}, and the same command resumes")
+        raise
 
 
 @contextmanager
 def pool(workers: int) -> Iterator[Executor | None]:
-    """Give processes that leave interruptions to this one, or None for a single worker.
-
-    If the block is left by an exception they are stopped at once: what they would still find is not stored, and a batch
-    can take minutes.
-    """
+    """Give `worker_processes`, or None for a single one, which is this process."""
     if workers == 1:
         yield None
         return
-    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415
-    from multiprocessing import active_children, get_context  # noqa: PLC0415
+    from capsolve._processes import worker_processes  # noqa: PLC0415
 
-    others = active_children()
-    # forking a process that runs threads of a numerical library may hang it
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare) as executor:
-        with _held_back(signal.SIGINT):
-            for _ in range(workers):  # a process starts with its task, and takes over what is held back
-                executor.submit(os.getpid)
-        try:
-            yield executor
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            _wait_until_forgotten(executor)
-            for process in active_children():
-                if process not in others:
-                    process.terminate()
-            raise
-
-
-_MOMENT, _PATIENCE = 0.2, 5.0  # seconds
-
-
-def _wait_until_forgotten(executor: Executor) -> None:
-    """Let an executor forget its cancelled tasks: it stumbles over them where a process ends, and prints a traceback.
-
-    That takes a moment of its own thread, which is longer where processors are busy.
-    """
-    end = time.monotonic() + _PATIENCE
-    time.sleep(_MOMENT)
-    while time.monotonic() < end:
-        waiting = list(getattr(executor, "_pending_work_items", {}).values())
-        if not any(item.future.cancelled() for item in waiting):
-            return
-        time.sleep(0.05)
-
-
-@contextmanager
-def _held_back(number: signal.Signals) -> Iterator[None]:
-    """Let a signal wait until the end of the block, where the system can."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _prepare() -> None:
-    """Make a worker ignore interruptions, and let no semaphore of a progress bar outlive it."""
-    from threading import RLock  # noqa: PLC0415
-
-    from tqdm import tqdm  # noqa: PLC0415
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tqdm.set_lock(RLock())
+    with worker_processes(workers) as executor:
+        yield executor

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from capsolve.cli._shared import draw, figure_path, in_range, json_flag, kept, output_path, pool, report, resumable
+from capsolve.cli._shared import (
+    TABLES,
+    draw,
+    figure_option,
+    in_range,
+    json_flag,
+    kept,
+    output_file,
+    output_path,
+    pool,
+    report,
+    resumable,
+)
 
 if TYPE_CHECKING:
     from capsolve.incidental import CollisionSweep
@@ -48,12 +61,12 @@ def _widths(_: click.Context, __: click.Parameter, value: str) -> list[int]:
 @click.option("--low", type=float, default=0.8, show_default=True, callback=in_range(1e-6), help="Large weights from,")
 @click.option("--high", type=float, default=1.2, show_default=True, callback=in_range(1e-6), help="and to this size.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the starts.")
-@click.option("-o", "--output", callback=figure_path, metavar="FILE", help="Draw it as .png, .pdf or .svg.")
+@figure_option
 @click.option(
     "--data",
-    callback=output_path(".npz", ".csv", ".parquet"),
+    callback=output_path(*TABLES, ".npz"),
     metavar="FILE",
-    help="Write means as .csv or .parquet, or every network as .npz.",
+    help="Write means as .csv or .parquet, or every network as .npz; - is standard output.",
 )
 @resumable("networks")
 @json_flag
@@ -87,7 +100,7 @@ def command(
 
     if high < low:
         raise click.UsageError(f"--high must be at least --low, got {high:g} < {low:g}")
-    with kept(checkpoint, data or output, "networks") as folder:
+    with kept(checkpoint, "networks", data, output) as folder:
         with pool(workers) as executor:
             sweep = collision_sweep(
                 features,
@@ -104,7 +117,8 @@ def command(
                 progress=sys.stderr.isatty(),
             )
         if data is not None:
-            _write(sweep, data)
+            with output_file(data, TABLES[0]) as path:
+                _write(sweep, path)
         draw(output, "collisions", sweep)
     content = {"features": features, "instances": instances, **sweep.table()}
     report(as_json, lambda: content, lambda: _text(sweep), data, output)
@@ -122,14 +136,28 @@ def _write(sweep: CollisionSweep, path: Path) -> None:
 def _text(sweep: CollisionSweep) -> str:
     table = sweep.table()
     lines = [
-        f"{sweep.features} features, {sweep.instances} networks of each width; ± is one standard error",
-        "neurons   polysemantic   equal-sign pairs   excess capacity   expected: draw  exclusive",
+        f"{sweep.features} features, {_counted(sweep.instances, 'network')} of each width; ± is one standard error",
+        f"{'expected neurons':>79}",
+        f"neurons {'polysemantic':>16} {'equal-sign pairs':>16} {'excess capacity':>16} {'draw':>10} {'exclusive':>9}",
     ]
     for row in range(len(sweep.neurons)):
         at = {name: float(column[row]) for name, column in table.items()}
-        measured = [f"{at[name]:.2f} ± {at[name + '_error']:.2f}" for name in ("polysemantic", "equal_pairs", "excess")]
+        pairs = [
+            f"{_number(at[name])} ± {_number(at[name + '_error'])}"
+            for name in ("polysemantic", "equal_pairs", "excess")
+        ]
         lines.append(
-            f"{sweep.neurons[row]:7d}   {measured[0]:>12}   {measured[1]:>16}   {measured[2]:>15}   "
-            f"{at['expected_neurons']:14.2f}  {at['expected_exclusive']:9.2f}"
+            f"{sweep.neurons[row]:7d}"
+            + "".join(f" {pair:>16}" for pair in pairs)
+            + f" {_number(at['expected_neurons']):>10} {_number(at['expected_exclusive']):>9}"
         )
     return "\n".join(lines)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _number(value: float) -> str:
+    """Return a number, or a dash where there is none: one network has no standard error."""
+    return "–" if math.isnan(value) else f"{value:.2f}"

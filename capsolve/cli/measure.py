@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import click
 
 from capsolve.cli._shared import (
     STANDARD,
+    TABLES,
     InputPath,
     draw,
     figure_path,
@@ -19,9 +21,9 @@ from capsolve.cli._shared import (
     input_file,
     json_flag,
     keep_inputs,
-    output_table,
+    output_file,
+    output_path,
     report,
-    table_or_standard,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ def part_number(_: click.Context, __: click.Parameter, value: str | None) -> int
     "--activations",
     type=InputPath(),
     metavar="FILE",
-    help="Samples of the features, one column each: .npy, .npz, .csv, .parquet, .safetensors or .pt.",
+    help="Samples of the features, one column each: .npy, .npz, .csv, .parquet, .safetensors or .pt, or - for "
+    "standard input.",
 )
 @click.option("--activations-key", metavar="NAME", help="Which array of a file of activations that has several.")
 @click.option(
@@ -59,7 +62,7 @@ def part_number(_: click.Context, __: click.Parameter, value: str | None) -> int
 @click.option(
     "-o",
     "--output",
-    callback=table_or_standard,
+    callback=output_path(*TABLES),
     metavar="FILE",
     help="Write the capacities as .csv or .parquet; - is standard output.",
 )
@@ -80,10 +83,10 @@ def command(
     """Measure the capacity of every feature in an embedding.
 
     WEIGHTS is a .safetensors, .npz, .npy, .pt, .pth, .bin or .ckpt file of any size, the .index.json file of a model in
-    several files, or a folder that has one: the decoder of a sparse autoencoder, for example. Which axis counts the
-    features is known from cfg.json or config.json beside it, from the usual layouts or from the biases; else the longer
-    axis is taken, and a note says so. With activations, the optimum for the same importance and kurtosis is put beside
-    it.
+    several files, a folder that has one, or - for standard input: the decoder of a sparse autoencoder, for example.
+    Which axis counts the features is known from cfg.json or config.json beside it, from the usual layouts or from the
+    biases; else the longer axis is taken, and a note says so. With activations, the optimum for the same importance and
+    kurtosis is put beside it.
 
     \b
     Examples:
@@ -92,6 +95,8 @@ def command(
     """  # noqa: D301  (click's mark for lines to be kept)
     if activations_key is not None and activations is None:
         raise click.UsageError("--activations-key needs --activations")
+    if weights == activations == STANDARD:
+        raise click.UsageError("standard input is read once: the weights or the activations, not both")
     if part == "all" and figure is not None:
         raise click.UsageError("--figure shows one matrix: choose it with --part")
     for source in (weights, activations):
@@ -100,7 +105,11 @@ def command(
 
     from capsolve.measurement import measure  # noqa: PLC0415
 
-    with input_file(weights) as path, warnings.catch_warnings():
+    with ExitStack() as stack:
+        path, samples = (
+            None if source is None else stack.enter_context(input_file(source)) for source in (weights, activations)
+        )
+        stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", ".* being the longer axis;")  # the note below says so
 
         def find(number: int | None) -> Measurement:
@@ -109,7 +118,7 @@ def command(
                 key=key,
                 features=features,
                 part=number,
-                activations=activations,
+                activations=samples,
                 activations_key=activations_key,
                 tolerance=tolerance,
                 progress=sys.stderr.isatty(),
@@ -139,7 +148,7 @@ def _write(found: list[Measurement], output: Path, numbered: bool) -> None:
     tables = [one.to_dict() for one in found]
     if numbered:
         tables = [{"part": np.full(found[0].features, number)} | table for number, table in enumerate(tables)]
-    with output_table(output) as path:
+    with output_file(output, TABLES[0]) as path:
         write_table({name: np.concatenate([table[name] for table in tables]) for name in tables[0]}, path)
 
 

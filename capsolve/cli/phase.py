@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capsolve.cli._shared import figure_path, in_range, json_flag, kept, output_path, pool, report, resumable
+from capsolve.cli._shared import (
+    figure_option,
+    in_range,
+    json_flag,
+    kept,
+    output_file,
+    output_path,
+    pool,
+    report,
+    resumable,
+)
 
 if TYPE_CHECKING:
     from capsolve.diagrams.agreement import Agreement
@@ -76,7 +86,7 @@ def _cells(_: click.Context, __: click.Parameter, value: str | None) -> tuple[in
     help="Importances: V for the first features and 1 for the others, i^-exponent, or exp(-rate (i-1)).",
 )
 @click.option("--features", type=int, help="[default: 6]")
-@click.option("--dimensions", type=float, help="[default: 3]")
+@click.option("-D", "--dimensions", type=float, help="[default: 3]")
 @click.option("--group", type=click.IntRange(min=1), default=1, show_default=True, help="How many have importance V.")
 @click.option("--importance", type=float, help="V, where it is no axis.  [default: 1]")
 @click.option("--exponent", type=float, help="Of a power law, where it is no axis.  [default: 1]")
@@ -111,8 +121,10 @@ def _cells(_: click.Context, __: click.Parameter, value: str | None) -> tuple[in
     callback=in_range(0.0),
     help="Cells this near to a jump are left out of the comparison with the theory.",
 )
-@click.option("-o", "--output", callback=figure_path, metavar="FILE", help="Draw it as .png, .pdf or .svg.")
-@click.option("--data", callback=output_path(".npz"), metavar="FILE", help="Write the arrays as .npz.")
+@figure_option
+@click.option(
+    "--data", callback=output_path(".npz"), metavar="FILE", help="Write the arrays as .npz; - is standard output."
+)
 @resumable("cells", "Processes, with --empirical.")
 @json_flag
 def command(
@@ -150,8 +162,6 @@ def command(
     """  # noqa: D301  (click's mark for lines to be kept)
     from capsolve.diagrams.analytic import phase_diagram  # noqa: PLC0415
 
-    if output is None and data is None:
-        raise click.UsageError("nothing to do: give -o FILE for a picture, --data FILE for the arrays, or both")
     numerical = {"--restarts": restarts, "--checkpoint": checkpoint, "--workers": workers if workers > 1 else None}
     if empirical is None and (useless := [name for name, value in numerical.items() if value is not None]):
         raise click.UsageError(f"{useless[0]} makes no sense without --empirical")
@@ -163,7 +173,7 @@ def command(
     size = cells or (250 if empirical is None else 50)
     exact = phase_diagram(x, y, cells=size, tracked=track, **given)
     found, agreement = None, None
-    with kept(checkpoint, data or output, "cells") as folder:
+    with kept(checkpoint, "cells", data, output) as folder:
         if empirical is not None:
             from capsolve.diagrams.empirical import empirical_phase_diagram  # noqa: PLC0415
 
@@ -183,7 +193,8 @@ def command(
                 )
             agreement = found.compare(exact, strip=strip)
         if data is not None:
-            (found or exact).save(data)
+            with output_file(data, ".npz") as path:
+                (found or exact).save(path)
         if output is not None:
             _draw(exact, found, output)
     report(as_json, lambda: _numbers(exact, found, agreement), lambda: _text(exact, found, agreement), data, output)
@@ -198,7 +209,8 @@ def _draw(exact: PhaseDiagram, found: EmpiricalPhaseDiagram | None, path: Path) 
             figures.phase_diagram(exact, ax=figure.subplots())
         else:
             figures.phase_diagram(found, theory=exact, marks={}, ax=figure.subplots())
-    figures.save(figure, path)
+    with output_file(path, ".png") as file:
+        figures.save(figure, file)
 
 
 def _shares(diagram: PhaseDiagram | EmpiricalPhaseDiagram) -> dict[str, float]:

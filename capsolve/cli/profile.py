@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capsolve.cli._shared import (
+    TABLES,
     InputPath,
     input_file,
     json_flag,
     keep_inputs,
-    output_table,
+    output_file,
+    output_path,
     report,
-    table_or_standard,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--output",
-    callback=table_or_standard,
+    callback=output_path(*TABLES),
     metavar="FILE",
     help="Write the profile as .csv or .parquet; - is standard output.",
 )
@@ -64,7 +65,7 @@ def command(
     if samples.note is not None:
         click.echo(f"capsolve: note: {activations[0]}: {samples.note}", err=True)
     if output is not None:
-        with output_table(output) as path:
+        with output_file(output, TABLES[0]) as path:
             write_profile(measured, path)
     report(as_json, lambda: _profile_content(activations, measured), lambda: _profile_summary(measured), output)
 
@@ -104,7 +105,7 @@ def _profile_summary(measured: Profile) -> str:
             spread = "".join(f"{value:>12.4g}" for value in np.quantile(values, [0.0, 0.5, 1.0]))
             lines.append(f"{label:<16}{spread}")
         below = np.count_nonzero(kurtosis < 3.0)
-        lines += ["", f"{below} have kurtosis below 3 and get capacity whole or not at all, but for one at most"]
+        lines += ["", f"{below} have kurtosis below 3 and get a dimension or none, but for one at most"]
         lines += [f"{kurtosis.size - below} have kurtosis 3 or more and may share dimensions"]
     if moments.constant.any():
         which = np.flatnonzero(moments.constant).tolist()

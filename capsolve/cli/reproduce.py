@@ -7,7 +7,13 @@ from pathlib import Path
 
 import click
 
-from capsolve.cli._shared import pool
+from capsolve.cli._shared import STANDARD, pool, resumes, workers_option
+
+
+def _folder(_: click.Context, __: click.Parameter, value: Path) -> Path:
+    if value == STANDARD:
+        raise click.BadParameter("the files go to a folder, got -")
+    return value
 
 
 @click.command("reproduce")
@@ -17,8 +23,9 @@ from capsolve.cli._shared import pool
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
+    callback=_folder,
     metavar="FOLDER",
-    help="Where the files go; made if missing.",
+    help="The folder where the files go; made if missing.",
 )
 @click.option(
     "--cells",
@@ -26,9 +33,7 @@ from capsolve.cli._shared import pool
     help="Cells along each side of a diagram that is optimised cell by cell; for incidental, the number of widths.  "
     "[default: fig4 50, fig7 40, incidental 16]",
 )
-@click.option(
-    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share the cells."
-)
+@workers_option("Processes that share the cells.")
 def command(figure: str, output: Path, cells: int | None, workers: int) -> None:
     """Make figures of the paper again.
 
@@ -42,15 +47,17 @@ def command(figure: str, output: Path, cells: int | None, workers: int) -> None:
     incidental  features that collide by chance, the experiments of
           arXiv 2312.03096: takes long, resumes after an interruption
 
-    FOLDER gets pictures (.png and .pdf), data (.csv or .npz) and, for each figure, a text (.md) that has one entry
-    for every statement of the paper: whether it holds, and the numbers that say so.
+    Every statement of the paper is printed: whether it holds, and the numbers that say so. FOLDER gets pictures (.png
+    and .pdf), data (.csv or .npz) and, for each figure, a text (.md) with these statements.
 
     \b
     Example:
       capsolve reproduce fig4 -o paper
     """  # noqa: D301  (click's mark for lines to be kept)
-    from capsolve.reproduction import reproduce  # noqa: PLC0415
+    from capsolve.reproduction import made_again  # noqa: PLC0415
 
-    with pool(workers) as executor:
-        for path in reproduce(figure, output, cells=cells, executor=executor, progress=sys.stderr.isatty()):
-            click.echo(path)
+    with resumes(output / "cells", "cells"), pool(workers) as executor:
+        made = made_again(figure, output, cells=cells, executor=executor, progress=sys.stderr.isatty())
+        for number, (result, written) in enumerate(made):
+            click.echo("\n" * bool(number) + result.summary())
+            click.echo(f"\nwrote {', '.join(map(str, written))}")

@@ -11,6 +11,7 @@ import click
 from capsolve.cli._shared import (
     NOT_CERTIFIED,
     STANDARD,
+    TABLES,
     about,
     draw,
     figure_path,
@@ -18,9 +19,9 @@ from capsolve.cli._shared import (
     json_flag,
     keep_inputs,
     load_profile,
-    output_table,
+    output_file,
+    output_path,
     report,
-    table_or_standard,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def _output(context: click.Context, parameter: click.Parameter, value: str | Non
     from capsolve.files._paths import require_new_folder  # noqa: PLC0415
 
     if value is None or not _larger_than_memory(context.params["profile"]):
-        return table_or_standard(context, parameter, value)
+        return output_path(*TABLES)(context, parameter, value)  # type: ignore[no-any-return]
     if Path(value).suffix or Path(value) == STANDARD:
         raise click.BadParameter(f"the allocation of a folder is written to a folder, got {value}")
     try:
@@ -69,7 +70,7 @@ def _output(context: click.Context, parameter: click.Parameter, value: str | Non
     type=float,
     default=1e-9,
     show_default=True,
-    callback=in_range(0.0, 1.0),
+    callback=in_range(1e-13, 1.0),  # what rounding allows
     help="Relative gap between loss and lower bound up to which the answer counts as optimal.",
 )
 @click.option(
@@ -122,7 +123,7 @@ def command(
     if output is not None:
         from capsolve.files.allocations import write_allocation  # noqa: PLC0415
 
-        with output_table(output) as path:
+        with output_file(output, TABLES[0]) as path:
             write_allocation(allocation, path, names=given.names)
     draw(figure, "allocation", allocation, names=given.names)
     content = functools.partial(_allocation_content, profile, bias, allocation, given.names)

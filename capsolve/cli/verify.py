@@ -10,11 +10,13 @@ import click
 
 from capsolve.cli._shared import (
     DISAGREE,
+    STANDARD,
     about,
     in_range,
     json_flag,
     keep_inputs,
     load_profile,
+    output_file,
     output_path,
     report,
 )
@@ -30,7 +32,13 @@ if TYPE_CHECKING:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of problems, starts and inputs."
 )
-@click.option("-o", "--output", callback=output_path(".md"), metavar="FILE", help="Write the report as Markdown, .md.")
+@click.option(
+    "-o",
+    "--output",
+    callback=output_path(".md"),
+    metavar="FILE",
+    help="Write the report as Markdown, .md; - is standard output.",
+)
 @json_flag
 @click.pass_context
 def command(
@@ -44,9 +52,9 @@ def command(
 ) -> None:
     """Check the solver against independent routes.
 
-    The allocation for a PROFILE, a file or a built-in example as for solve, is held against its lower bound, a generic
-    convex solver, the embedding that realises it, an embedding found by descent, and sampled inputs. Without a profile
-    a suite of problems of every kind is run. The exit status is 4 if any two routes disagree.
+    The allocation for a PROFILE, a file, a built-in example or - as for solve, is held against its lower bound, a
+    generic convex solver, the embedding that realises it, an embedding found by descent, and sampled inputs. Without a
+    profile a suite of problems of every kind is run. The exit status is 4 if any two routes disagree.
 
     \b
     Examples:
@@ -67,13 +75,15 @@ def command(
         keep_inputs(Path(profile), output)
         given = load_profile(profile)
         with about(profile):
-            title = f"{profile}: {len(given)} features in {dimensions:g} dimensions{'' if bias else ', no bias'}"
+            what = "standard input" if Path(profile) == STANDARD else profile
+            title = f"{what}: {len(given)} features in {dimensions:g} dimensions{'' if bias else ', no bias'}"
             show = sys.stderr.isatty()
             v, k = given.importance, given.kurtosis
             reports = [verify(v, k, dimensions, bias=bias, rng=seed, title=title, progress=show)]
     disagree = [one for one in reports if one.verdict.value == "disagree"]
     if output is not None:
-        _write(reports, output)
+        with output_file(output, ".md") as path:
+            _write(reports, path)
     report(
         as_json,
         lambda: {"disagree": len(disagree), "problems": [one.to_dict() for one in reports]},

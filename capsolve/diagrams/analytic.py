@@ -183,7 +183,7 @@ def phase_diagram(
     Raises
     ------
     ValueError
-        For bad arguments, naming them.
+        For bad arguments, naming them, and more cells than there is memory for.
 
     Examples
     --------

@@ -199,7 +199,8 @@ def empirical_phase_diagram(
     Raises
     ------
     ValueError
-        For bad arguments, naming them; for a checkpoint of a diagram with other arguments.
+        For bad arguments, naming them, and more cells than there is memory for; for a checkpoint of a diagram with
+        other arguments, or of another run that is at work.
     ImportError
         If networks are to be trained without JAX and Optax: the extra ``train``.
 
@@ -239,6 +240,7 @@ def empirical_phase_diagram(
     show = flag("progress", progress)
     shape = up.values.size, across.values.size
     count, widest = shape[0] * shape[1], max(task.dimensions for task in tasks)
+    problems.require_memory(across, up, 8.0 * (widest + 3))
     arrays = {
         "capacities": np.full((count, n), np.nan),
         "loss": np.full(count, np.nan),
@@ -254,6 +256,7 @@ def empirical_phase_diagram(
         executor=executor,
         progress=show,
         unit="cell",
+        shapes=lambda name: named[name].shapes(),
     )
     for batch_name, found in results:
         for name, array in arrays.items():
@@ -310,6 +313,11 @@ class _Task:
     density: float
     dimensions: int
     bias: bool
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of what is found."""
+        k, n = self.importance.shape
+        return {"capacities": (k, n), "loss": (k,), "agreeing": (k,), "embedding": (k, n, self.dimensions)}
 
 
 def _checkpoint(folder: StrPath, tasks: list[_Task]) -> Checkpoint:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from capsolve._checks import BoolArray, FloatArray, IndexArray, importance_and_kurtosis, scalar, whole
+from capsolve._memory import require_memory
 from capsolve.batch import solve_batch
 from capsolve.diagrams.axes import KNOWN, WHOLE, Axis, allowed
 from capsolve.profile import Profile
@@ -16,6 +17,9 @@ from capsolve.profile import Profile
 Family = Callable[[float, float], Any]
 
 FAMILIES = ("groups", "power-law", "exponential")
+_BYTES = 13  # of memory for each feature in each cell: its capacity, and its phase with what leads to it
+_OTHER_BYTES = 100  # for each cell
+_NUMBERS = 1 << 22  # importances of problems that are solved together: more would only take memory
 SHAPE = {"groups": "importance", "power-law": "exponent", "exponential": "rate"}  # what each family is a function of
 DEFAULTS = {"importance": 1.0, "exponent": 1.0, "rate": 1.0, "features": 6.0, "dimensions": 3.0, "bias": 1.0}
 INPUTS = ("kurtosis", "density", "sparsity")
@@ -56,7 +60,9 @@ def problems_over(
     if len(sizes) != 2:
         raise ValueError(f"cells must be one number or (nx, ny), got {cells!r}")
     across, up = (Axis.of(axis, whole("cells", size, 2)) for axis, size in zip((x, y), sizes, strict=True))
-    return across, up, Problems.of(across, up, family, given, whole("group", group, 1), distribution)
+    problems = Problems.of(across, up, family, given, whole("group", group, 1), distribution)
+    problems.require_memory(across, up, _BYTES)
+    return across, up, problems
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +108,13 @@ class Problems:
         base, label = _base(distribution)
         return cls(family, x.name, y.name, fixed, base, group, label)
 
+    def require_memory(self, x: Axis, y: Axis, each: float) -> None:
+        """Refuse diagrams beyond the memory that there is, at so many bytes for each feature in each cell."""
+        nx, ny = x.values.size, y.values.size
+        axis = next((axis.values for axis in (x, y) if axis.name == "features"), None)
+        n = self.fixed.get("features", 1.0) if axis is None else float(axis.max())  # a function says it later
+        require_memory(f"cells: {nx} × {ny} of {n:.0f} features", nx * ny * (each * n + _OTHER_BYTES))
+
     def at(self, name: str, x: FloatArray, y: FloatArray) -> FloatArray | None:
         """Return a parameter at m points, shape (m,), or None where the family does not have it."""
         if name in {self.x, self.y}:
@@ -126,7 +139,7 @@ class Problems:
         return self.needed("kurtosis", x, y) if density is None else self.base / density
 
     def groups(self, x: FloatArray, y: FloatArray) -> Iterator[Group]:
-        """Yield the problems at m points, those of one size together."""
+        """Yield the problems at m points, those of one size together up to a bounded number; the largest come first."""
         bias, dimensions = self.needed("bias", x, y), self.needed("dimensions", x, y)
         if callable(self.family):
             rows = [_row(self.family, float(a), float(b), (self.x, self.y)) for a, b in zip(x, y, strict=True)]
@@ -134,15 +147,16 @@ class Problems:
         else:
             features = self.needed("features", x, y)
         keys, which = np.unique(np.stack([features, bias]), axis=1, return_inverse=True)
-        for i, (n, b) in enumerate(keys.T):
-            index = np.flatnonzero(which.ravel() == i)
-            if callable(self.family):
-                v = np.stack([rows[j][0] for j in index])
-                k = np.stack([rows[j][1] for j in index])
-            else:
-                v = self._importance(int(n), self.needed(SHAPE[self.family], x, y)[index])
-                k = np.broadcast_to(self.kurtosis(x, y)[index, None], v.shape)
-            yield Group(index, v, k, dimensions[index], bool(b))
+        for i, (n, b) in reversed(list(enumerate(keys.T))):
+            alike = np.flatnonzero(which.ravel() == i)
+            for index in np.array_split(alike, -(-alike.size * int(n) // _NUMBERS)):
+                if callable(self.family):
+                    v = np.stack([rows[j][0] for j in index])
+                    k = np.stack([rows[j][1] for j in index])
+                else:
+                    v = self._importance(int(n), self.needed(SHAPE[self.family], x, y)[index])
+                    k = np.broadcast_to(self.kurtosis(x, y)[index, None], v.shape)
+                yield Group(index, v, k, dimensions[index], bool(b))
 
     def _importance(self, n: int, parameter: FloatArray) -> FloatArray:
         """Return the importances of a named family, shape (m, n)."""
@@ -155,14 +169,14 @@ class Problems:
 
     def solve(self, x: FloatArray, y: FloatArray, tolerance: float) -> Answers:
         """Return the optima at m points, (m,) each."""
-        groups = list(self.groups(x, y))
-        m, n = x.size, max(group.importance.shape[1] for group in groups)
-        price, loss, gap = np.empty((3, m))
-        answers = Answers(np.full((m, n), np.nan), price, loss, gap, np.empty(m, dtype=np.bool_))
-        for group in groups:
+        price, loss, gap = np.empty((3, x.size))
+        answers = Answers(np.empty((0, 0)), price, loss, gap, np.empty(x.size, dtype=np.bool_))
+        for group in self.groups(x, y):
             batch = solve_batch(
                 group.importance, group.kurtosis, group.dimensions, bias=group.bias, tolerance=tolerance
             )
+            if not answers.capacities.size:  # the first ones have the most features
+                answers = answers._replace(capacities=np.full((x.size, batch.features), np.nan))
             answers.capacities[group.which, : batch.features] = batch.capacity
             for name in ("price", "loss", "gap", "optimal"):
                 getattr(answers, name)[group.which] = getattr(batch, name)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import errno
 import glob
+import logging
 import os
 import shutil
 import stat
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
 from capsolve._checks import shown
+from capsolve.files._locks import locked
+
+logger = logging.getLogger(__name__)
 
 StrPath = str | os.PathLike[str]
 
 _PATIENCE = 5.0  # seconds that a folder may take to go
+_LOCK = ".lock"
 
 # How files of other types than text begin.
 _MAGIC = {b"\x93NUMPY": ".npy", b"PAR1": ".parquet", b"PK\x03\x04": ".npz", b"\x80\x02": ".pt"}
@@ -104,6 +109,7 @@ def copied(stream: IO[bytes], folder: Path) -> Path:
     if suffix == ".npz":  # or another zip file, as the name of what it holds first tells
         length = int.from_bytes(start[26:28], "little")
         suffix = ".npz" if start[30 : 30 + length].endswith(b".npy") else ".pt"
+    logger.info("standard input is taken for a %s file, by its first bytes", suffix)
     return path.rename(path.with_suffix(suffix))
 
 
@@ -129,20 +135,11 @@ def replacing(path: StrPath) -> Iterator[Path]:
         raise os_error(errno.ENOENT, target.parent)
     if target.exists() and not os.access(target, os.W_OK):
         raise os_error(errno.EACCES, path)
-    temporary = hidden_name(target)
-    try:
+    with _temporary(target, path) as temporary:
         yield temporary
         if target.exists():
             shutil.copymode(target, temporary)
         temporary.replace(target)
-    except OSError as error:
-        if error.errno is None:  # a library's own words
-            raise OSError(f"{path}: {error}") from None
-        if error.filename in (None, str(temporary)):  # a full disk has no name
-            raise os_error(error.errno, path) from None
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: StrPath, text: str) -> None:
@@ -158,15 +155,10 @@ def new_folder(folder: StrPath) -> Iterator[Path]:
     Raises `OSError` if there is something already.
     """
     target = require_new_folder(folder)
-    temporary = hidden_name(target)
-    temporary.mkdir()
-    try:
+    with _temporary(target, folder) as temporary:
+        temporary.mkdir()
         yield temporary
         temporary.replace(target)
-    finally:
-        end = time.monotonic() + _PATIENCE
-        while temporary.exists() and time.monotonic() < end:
-            shutil.rmtree(temporary, ignore_errors=True)  # which fails if a thread that is still at work adds a file
 
 
 def require_new_folder(folder: StrPath) -> Path:
@@ -179,9 +171,43 @@ def require_new_folder(folder: StrPath) -> Path:
     return target
 
 
-def hidden_name(target: Path) -> Path:
-    """Return a name beside ``target`` that nobody else uses, with its suffix."""
-    return target.with_name(f".{target.stem}.{uuid.uuid4().hex}{target.suffix}")
+@contextmanager
+def _temporary(target: Path, path: StrPath) -> Iterator[Path]:
+    """Give a name beside ``target`` that nobody else uses, with its suffix; what bears it goes in the end.
+
+    So does what bears such a name since a process was killed: nobody holds the lock beside it any more. Errors of the
+    system are about ``path``.
+    """
+    start = f".{target.stem[:40]}."  # names have at most 255 bytes
+    for left in target.parent.glob(f"{glob.escape(start)}*{_LOCK}"):
+        if len(left.name) == len(f"{start}{uuid.uuid4().hex}{target.suffix}{_LOCK}"):
+            with suppress(OSError), locked(left) as known:
+                if known:
+                    _remove(left.with_name(left.name.removesuffix(_LOCK)))
+    temporary = target.with_name(f"{start}{uuid.uuid4().hex}{target.suffix}")
+    lock = temporary.with_name(temporary.name + _LOCK)
+    try:
+        with locked(lock, wait=True):
+            try:
+                yield temporary
+            finally:
+                _remove(temporary)
+    except OSError as error:
+        if error.errno is None:  # a library's own words
+            raise OSError(f"{path}: {error}") from None
+        if error.filename in (None, str(temporary), str(lock)):  # a full disk has no name
+            raise os_error(error.errno, path) from None
+        raise
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder that may be there."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    end = time.monotonic() + _PATIENCE
+    while path.exists() and time.monotonic() < end:
+        shutil.rmtree(path, ignore_errors=True)  # which fails if a thread that is still at work adds a file
 
 
 def os_error(number: int, path: StrPath) -> OSError:

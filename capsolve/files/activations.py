@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from capsolve.files.tables import (
 )
 from capsolve.files.tensors import SUFFIXES, Tensor, open_tensors, require_key
 from capsolve.moments import MINIMUM_SAMPLES
+
+logger = logging.getLogger(__name__)
 
 KINDS = (".csv", ".parquet", *SUFFIXES)
 _KEYLESS = (".csv", ".parquet", ".npy")
@@ -217,9 +220,13 @@ def _open_csv(path: Path, header: bool | None) -> Activations:
     rows = csv_rows(path)
     row, first = next(rows)
     body = [cells for _, cells in islice(rows, _LOOK)]
-    if not _has_header(path, row, first, body, header):
+    named = _has_header(path, row, first, body, header)
+    logger.info("%s: the first row is taken for %s", path, "names" if named else "a sample")
+    if not named:
         return Activations(_CsvChunks(path, len(first), 0, None), None)
     index = unnamed_columns(first)
+    if index:
+        logger.info("%s: columns without a name, %d, are an index and passed over", path, index)
     for column in range(index):
         _require_index(path, column, [cells[column] for cells in body])
     names = _names(path, map(as_meant, first[index:]))
@@ -427,6 +434,8 @@ def _only(path: Path, key: str | None, tensors: Mapping[str, Tensor]) -> str:
     fitting = [name for name, entry in tensors.items() if len(entry.shape) in {2, 3}]
     for found in (fitting, list(tensors)):
         if len(found) == 1:
+            if len(tensors) > 1:
+                logger.info("%s: %s is taken, of the keys %s", path, shown(found[0], 80), keys)
             return found[0]
     raise ValueError(f"{path}: a key is needed to choose one of the arrays; the keys are {keys}")
 

@@ -2,29 +2,35 @@
 
 A run is cut into pieces. Each is a set of arrays, stored as a whole in a file of its own; a computation inside one
 process that cannot be cut keeps its state in one file instead. Either knows what decides its result, by a fingerprint,
-and is refused by any other run.
+and is refused by any other run. While a run is at work in a folder, no other one is let in.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
+from capsolve._checks import shown
+from capsolve.files._locks import locked
 from capsolve.files._paths import StrPath, write_text
 from capsolve.files.archives import reading_archive, write_archive
 from capsolve.files.tensors import Arrays
 
+logger = logging.getLogger(__name__)
+
 Job = TypeVar("Job")
 
-_SETTINGS = "settings.json"
+_SETTINGS, _LOCK = "settings.json", "run.lock"
 _SECONDS = 5.0  # between two writings of the state of a computation
 
 
@@ -58,27 +64,55 @@ class Checkpoint:
         ValueError
             If the folder cannot be made, holds anything else, or belongs to a run with another mark.
         """
-        self.folder, self.kind, self.mark = Path(folder), kind, mark
-        try:  # to be learnt now, not after the first minutes of work
+        self.folder, self.kind, self.mark, self.facts = Path(folder), kind, mark, facts
+        self._open()  # to be learnt now, not after the first minutes of work
+
+    def _open(self) -> None:
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"checkpoint must be a folder, got {folder}: {error}") from None
+            raise ValueError(f"checkpoint must be a folder, got {self.folder}: {error}") from None
         settings = self.folder / _SETTINGS
         if not settings.exists():
-            if any(self.folder.iterdir()):
-                raise ValueError(f"{folder}: not a checkpoint, and not empty")
-            write_text(settings, json.dumps({"kind": kind, "fingerprint": mark, **facts}, indent=1, default=str))
+            # a run that begins at the same moment, or was killed then
+            begun = (_LOCK, f".{Path(_SETTINGS).stem}.")
+            if not all(path.name.startswith(begun) for path in self.folder.iterdir()):
+                raise ValueError(f"{self.folder}: not a checkpoint, and not empty")
+            facts = {"kind": self.kind, "fingerprint": self.mark, **self.facts}
+            write_text(settings, json.dumps(facts, indent=1, default=str))
         try:
             known = json.loads(settings.read_text(encoding="utf-8"))
             found = known["kind"], known["fingerprint"]
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{settings}: not the settings of {kind}") from None
-        _require_same(self.folder, kind, mark, *found)
+            raise ValueError(f"{settings}: not the settings of {self.kind}") from None
+        _require_same(self.folder, self.kind, self.mark, *found)
 
-    def load(self, piece: str) -> Arrays | None:
-        """Return the arrays of a piece, or None if it is not there yet; a broken file is a `ValueError`."""
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep other runs out until the end of the block; raises `ValueError` if one is at work there."""
+        self.folder.mkdir(parents=True, exist_ok=True)  # the last run may have removed it since
+        with _alone(self.folder):
+            self._open()
+            yield
+
+    def load(self, piece: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Arrays | None:
+        """Return the arrays of a piece, or None if it is not there yet, or damaged.
+
+        A piece of another run, or arrays that do not have the names and shapes that are said, are a `ValueError`.
+        """
         path = self._path(piece)
-        return _load(path, self.kind, self.mark)[1] if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            with reading_archive(path, f"a checkpoint of {self.kind}") as (facts, arrays):
+                found = facts["fingerprint"]
+        except ValueError as error:
+            logger.warning("%s; it is computed again", error)
+            return None
+        _require_same(path, self.kind, self.mark, self.kind, found)
+        if shapes is not None:
+            _require_shapes(path, shapes, arrays)
+        return arrays
 
     def save(self, piece: str, arrays: Mapping[str, Any]) -> None:
         """Store a piece."""
@@ -88,13 +122,26 @@ class Checkpoint:
         return self.folder / f"{piece}.npz"
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / _LOCK))
+        except BlockingIOError:
+            raise ValueError(
+                f"{folder}: another run is at work there; wait until it has ended, or use another folder or output"
+            ) from None
+        yield
+
+
 def forget(checkpoint: StrPath) -> None:
-    """Remove the files of a checkpoint, and the folder if nothing else is in it."""
+    """Remove the files of a checkpoint where no run is at work, and the folder if nothing else is in it."""
     folder = Path(checkpoint)
     if (folder / _SETTINGS).exists():
-        for path in (*folder.glob("*.npz"), folder / _SETTINGS):
-            path.unlink()
-        if not any(folder.iterdir()):
+        with suppress(ValueError), _alone(folder):
+            for path in (*folder.glob("*.npz"), *folder.glob(".*.lock"), folder / _SETTINGS):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty
             folder.rmdir()
 
 
@@ -107,6 +154,7 @@ def run(
     executor: Executor | None = None,
     progress: bool = False,
     unit: str = "piece",
+    shapes: Callable[[str], Mapping[str, tuple[int, ...]]] | None = None,
 ) -> Iterator[tuple[str, Arrays]]:
     """Yield all pieces: first those that are stored, then the others as they come, each stored first.
 
@@ -126,16 +174,21 @@ def run(
         Show a progress bar on standard error.
     unit : str
         What sizes count.
+    shapes : function, optional
+        Returns the arrays of a piece that may be believed, by name; others are a `ValueError`.
     """
-    with tqdm(total=sum(pieces.values()), disable=not progress, unit=unit) as bar:
+    alone = nullcontext() if checkpoint is None else checkpoint.in_use()
+    with alone, tqdm(total=sum(pieces.values()), disable=not progress, unit=unit) as bar:
         missing = []
         for name, size in pieces.items():
-            found = None if checkpoint is None else checkpoint.load(name)
+            found = None if checkpoint is None else checkpoint.load(name, shapes and shapes(name))
             if found is None:
                 missing.append(name)
                 continue
             bar.update(size)
             yield name, found
+        if checkpoint is not None:
+            logger.info("%s: %d of %d pieces are there", checkpoint.folder, len(pieces) - len(missing), len(pieces))
         for names, results in _computed(list(cut(missing)), compute, executor):
             for name, arrays in zip(names, results, strict=True):
                 if checkpoint is not None:
@@ -204,4 +257,15 @@ def _require_same(path: Path, kind: str, mark: str, found_kind: str, found_mark:
     if found_kind != kind:
         raise ValueError(f"{path}: the checkpoint of {found_kind}, not of {kind}")
     if found_mark != mark:
-        raise ValueError(f"{path}: the checkpoint of {kind} with other arguments or another seed")
+        raise ValueError(
+            f"{path}: the checkpoint of {kind} with other arguments or another seed; repeat that run "
+            f"(see {_SETTINGS}), remove the checkpoint, or use another one"
+        )
+
+
+def _require_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], arrays: Arrays) -> None:
+    for name in {**shapes, **arrays}:
+        got = f"{arrays[name].shape}" if name in arrays else "nothing"
+        wanted = f"must have the shape {shapes[name]}, got {got}" if name in shapes else "must not be there"
+        if name not in shapes or got != f"{shapes[name]}":
+            raise ValueError(f"{path}: {shown(name)} {wanted}; remove the file")

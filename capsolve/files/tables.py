@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from capsolve.files._paths import (
     regular_file,
     replacing,
 )
+
+logger = logging.getLogger(__name__)
 
 # What pandas writes above the index in a CSV file or calls such a column when it reads it back, and what it calls an
 # index without a name in a Parquet file.
@@ -162,6 +165,7 @@ def _wanted(
     found = found_columns(path, header, columns, optional)
     wanted = [_Wanted(name, header.index(name), columns[name]) for name in found]
     if index is not None and index not in header and len(indices) == 1:
+        logger.info("%s: the index in column %d is the %s, unless it counts the rows", path, indices[0] + 1, index)
         wanted.append(_Wanted(index, indices[0], _label))
     return wanted
 

@@ -6,6 +6,7 @@ size is measured in the memory of one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -20,6 +21,8 @@ from capsolve._checks import shown
 from capsolve.files._layouts import Evidence, choose, first_ten, listed_keys, name_says, possible, sizes_say
 from capsolve.files._paths import StrPath, existing_file, require_path
 from capsolve.files.tensors import INDEX, SUFFIXES, Index, Tensor, open_tensors, require_key
+
+logger = logging.getLogger(__name__)
 
 Axis = Literal["rows", "columns"]
 
@@ -183,6 +186,7 @@ def open_weights(
     axis: Axis = "rows" if layout.index("f") < layout.index("d") else "columns"
     shape = _features_first(matrix.shape, axis)
     parts = array.shape[layout.index("p")] if "p" in layout else None
+    logger.info("%s: the %s are features: %s", where, axis, "a guess, being the longer axis" if guessed else reason)
     return Weights(path, name or None, matrix.dtype, shape, axis, reason, guessed, matrix.read, parts)
 
 
@@ -195,6 +199,7 @@ def _weights_in(folder: Path) -> Path:
             return folder / name
     there = _of_weights(folder.iterdir()) or _of_weights(islice(folder.rglob("*"), _MOST_LOOKED_AT))
     if len(there) == 1:
+        logger.info("%s: %s is the only file of weights there", folder, there[0].name)
         return there[0]
     if not there:
         raise ValueError(f"{folder}: there is no file of weights; looked for {', '.join(SUFFIXES)}")
@@ -214,7 +219,9 @@ def _choose(path: Path, key: str | None, stored: Mapping[str, Tensor]) -> str:
         return ""
     if key is not None:
         return require_key(path, key, stored, listed_keys(stored))
-    return choose(path, stored)
+    chosen = choose(path, stored)
+    logger.info("%s: %s is taken, of the keys %s", path, shown(chosen, 80), listed_keys(stored))
+    return chosen
 
 
 def _part(name: str, stored: Tensor, layout: str, part: int | None) -> Tensor:

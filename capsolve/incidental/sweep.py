@@ -183,7 +183,8 @@ def collision_sweep(
     Raises
     ------
     ValueError
-        For numbers out of range, the same width twice, a checkpoint of other settings or one without a seed.
+        For numbers out of range, the same width twice, a checkpoint of other settings, of another run that is at work,
+        or without a seed.
 
     Notes
     -----
@@ -237,6 +238,7 @@ def collision_sweep(
         executor=executor,
         progress=show,
         unit="network",
+        shapes=lambda _: {**dict.fromkeys((*_MEASURED, "kept"), ()), "capacity": (n,), "correlation": (n, n)},
     )
     done = {networks[name]: found for name, found in results}
     return _gather(n, widths, count, window, done, {**asdict(recipe), "seed": seed})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from importlib import import_module
 from pathlib import Path
@@ -64,6 +64,14 @@ def reproduce(
     >>> [path.name for path in capsolve.reproduce("fig2", tempfile.mkdtemp())]
     ['fig2.png', 'fig2.pdf', 'fig2.csv', 'fig2.md']
     """
+    made = made_again(figure, folder, cells=cells, executor=executor, progress=progress)
+    return [path for _, written in made for path in written]
+
+
+def made_again(
+    figure: str, folder: StrPath, *, cells: int | None, executor: Executor | None, progress: bool
+) -> Iterator[tuple[Result, list[Path]]]:
+    """Yield each figure that `reproduce` makes, once it is written, and its files."""
     if figure != "all" and figure not in FIGURES:
         raise ValueError(f"figure must be one of {', '.join(FIGURES)} or all, got {figure!r}")
     if cells is not None and cells < 2:
@@ -71,8 +79,7 @@ def reproduce(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     settings = Settings(folder, cells, progress, executor)
-    written: list[Path] = []
     for name in FIGURES if figure == "all" else (figure,):
         make: Callable[[Settings], Result] = import_module(f"capsolve.reproduction.{name}").make
-        written += make(settings).write(folder, name)
-    return written
+        result = make(settings)
+        yield result, result.write(folder, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -85,13 +86,24 @@ class Result:
         write_text(written[-1], self.text([path.name for path in written[:-1]]))
         return written
 
-    def text(self, files: Sequence[str]) -> str:
-        """Return the report as Markdown."""
+    def agreement(self) -> str:
+        """Return how many statements agree, in a sentence."""
         verdicts = [finding.verdict for finding in self.findings]
         partly = verdicts.count("agrees in part")
-        lines = [f"# {self.title}", "", f"{self.source}.", "", self.about, ""]
         more = f", {partly} more in part" if partly else ""
-        lines += [f"{verdicts.count('agrees')} of {len(verdicts)} statements agree{more}.", ""]
+        return f"{verdicts.count('agrees')} of {len(verdicts)} statements agree{more}."
+
+    def summary(self) -> str:
+        """Return every statement with what was found, for people, 80 columns wide."""
+        lines = [f"{self.title}: {self.agreement()}"]
+        for finding in self.findings:
+            for text, indent in ((f"{finding.verdict}: {finding.claim}", "  "), (finding.evidence, "    ")):
+                lines += textwrap.wrap(text, 80, initial_indent=indent, subsequent_indent=f"{indent}  ")
+        return "\n".join(lines)
+
+    def text(self, files: Sequence[str]) -> str:
+        """Return the report as Markdown."""
+        lines = [f"# {self.title}", "", f"{self.source}.", "", self.about, "", self.agreement(), ""]
         for finding in self.findings:
             lines += [f"- **{finding.verdict}**: {finding.claim}  ", f"  {finding.evidence}"]
         if self.appendix:

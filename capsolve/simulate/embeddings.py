@@ -10,10 +10,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from scipy.sparse.linalg import LinearOperator, cg
 from tqdm import tqdm
 
 from capsolve._checks import FloatArray, at_least, flag, real_array, whole
+from capsolve._processes import most_workers, worker_processes
 from capsolve._threads import one_blas_thread
 from capsolve.geometry.blocks import Block, blocks
 from capsolve.geometry.capacities import capacities
@@ -185,7 +184,7 @@ def optimise_embedding(
     v, k = _batch(importance, kurtosis)
     D = whole("dimensions", dimensions)
     starts = whole("restarts", restarts)
-    processes = whole("workers", workers)
+    processes = whole("workers", workers, high=most_workers())
     bias = flag("bias", bias)
     *batch, n = v.shape
     problems = [_Problem(*row, D, bias) for row in zip(v.reshape(-1, n), k.reshape(-1, n), strict=True)]
@@ -201,7 +200,9 @@ def optimise_embedding(
     least: FloatArray = np.full(len(problems), math.inf)
     residual: FloatArray = np.empty(len(problems))
     same = _ROUNDING * np.ravel(_loss_at_zero(v, k, bias))
-    with _mapper(processes, len(tasks)) as run, tqdm(total=len(tasks), disable=not progress, unit="start") as bar:
+    # Below the bar of somebody who calls this, it goes when it is full.
+    bar = tqdm(total=len(tasks), disable=not progress, unit="start", leave=None)
+    with _mapper(processes, len(tasks)) as run, bar:
         for j, (W, loss, left) in enumerate(run(_descend, tasks)):
             p, r = divmod(j, starts)
             losses[p, r] = loss
@@ -392,8 +393,7 @@ def _mapper(processes: int, tasks: int) -> Iterator[Callable[..., Iterator[Any]]
     if processes == 1:
         yield map
         return
-    # Forking a process that runs threads of a numerical library may hang it.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with worker_processes(processes) as pool:
         yield functools.partial(pool.map, chunksize=max(1, tasks // (8 * processes)))
 
 

@@ -106,12 +106,23 @@ def solve_quadratic(model: QuadraticLoss, dimensions: float, route: Route | None
     route = route or route_for(model.features)
     if model.bias:
         if route.scalar and (solution := _solve_scalar(*model.numbers(), whole_budget(dimensions))):
+            _log(route, model.features)
             return solution
+        route = NUMPY if route.scalar else route
+        _log(route, model.features)
         return solve_source(route.source(*model.given), dimensions, route)
+    logger.debug("%d features without a bias: a search for the trace at each price, by NumPy", model.features)
     found = solve_columns(model.importance[:, None], model.kurtosis[:, None], np.array([dimensions]), bias=False)
     terms = CertificateTerms(*(part[0].item() for part in found.terms))
     multiplier, unit, proved = (float(part[0]) for part in found[2:])
     return Solution(found.capacity[:, 0], terms, multiplier, unit, proved)
+
+
+def _log(route: Route, features: int) -> None:
+    if not logger.isEnabledFor(logging.DEBUG):  # which takes longer to write than a handful of features to solve
+        return
+    why = f"; compiled code is for {COMPILED_FEATURES} and more" if features < COMPILED_FEATURES else ""
+    logger.debug("%d features are solved by %s%s", features, route.name, why)
 
 
 def whole_budget(dimensions: Any) -> Any:

@@ -7,6 +7,7 @@ there and within rounding the allocation is a convex combination of the response
 
 from __future__ import annotations
 
+import logging
 import math
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy as np
 from capsolve._checks import EPS
 from capsolve.certificate import Solution, model_terms
 from capsolve.losses.model import LossModel
+
+logger = logging.getLogger(__name__)
 
 # Prices below would lose their digits.
 TINIEST = float(np.finfo(float).tiny)
@@ -35,6 +38,7 @@ def solve_separable(model: LossModel, dimensions: float) -> Solution:
     if dimensions >= model.demand:
         capacity = model.response(0.0)
         return Solution(capacity, model_terms(model, capacity, 0.0), 0.0)
+    logger.debug("%d convex losses are solved by the root of the dual", model.features)
     low, high = _bracket(model, dimensions)
     more, less = model.response(low), model.response(high)
     at_low, at_high = float(np.sum(more)), float(np.sum(less))

@@ -26,6 +26,7 @@ capacities, and identical features with concave ones are filled one after the ot
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ from capsolve.certificate import Solution, lagrangian_bound, model_terms
 from capsolve.losses.envelope import Envelope, IntArray, decreasing_convex_envelope
 from capsolve.losses.tabulated import TabulatedLoss, interpolate
 from capsolve.solvers.branch_and_bound import Relaxation, branch_and_bound
+
+logger = logging.getLogger(__name__)
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -89,6 +92,7 @@ def solve_tabulated(model: TabulatedLoss, dimensions: float, tolerance: float, *
     tolerance = scalar("tolerance", tolerance, low=0.0, high=1.0)
     problem = _Problem(model, budget)
     outcome = branch_and_bound(problem.relax, problem.root(), tolerance=tolerance, node_limit=node_limit)
+    logger.debug("%d curves are solved by branch and bound in %d nodes", model.features, outcome.nodes)
     scaled, unit = model.normalised(outcome.capacity)
     # The price of the relaxation of all capacities, where the Lagrangian bound is best.
     price = problem.price / unit / unit

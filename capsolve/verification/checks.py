@@ -125,9 +125,10 @@ def verify(
         allocation = solve(model.importance, model.kurtosis, dimensions, bias=bias)
     else:
         allocation = certify(model, dimensions, capacity)
-    routes = _Routes(model, allocation, zero, np.random.default_rng(rng), count)
+    show = flag("progress", progress)
+    routes = _Routes(model, allocation, zero, np.random.default_rng(rng), count, show)
     name = title or f"{model.features} features in {allocation.dimensions:g} dimensions{'' if bias else ', no bias'}"
-    checks = tqdm(routes.all(), disable=not flag("progress", progress), unit="check", leave=False)
+    checks = tqdm(routes.all(), disable=not show, unit="check", leave=False)
     return Verification(name, allocation, tuple(checks))
 
 
@@ -184,6 +185,7 @@ class _Routes:
     zero: float  # the loss of nothing
     rng: np.random.Generator
     samples: int
+    progress: bool
 
     def all(self) -> Iterator[Check]:
         yield self.certificate()
@@ -256,7 +258,9 @@ class _Routes:
             return
         tolerance = self._relative(_DESCENT)
         for starts in _STARTS:
-            found = optimise_embedding(*self._data(), int(D), bias=self.model.bias, restarts=starts, rng=self.rng)
+            found = optimise_embedding(
+                *self._data(), int(D), bias=self.model.bias, restarts=starts, rng=self.rng, progress=self.progress
+            )
             if found.loss <= self.allocation.loss + tolerance:
                 break
         above = found.loss - self.allocation.loss

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,12 +79,13 @@ class Verification:
         return {verdict.value: sum(c.verdict is verdict for c in self.checks) for verdict in Verdict}
 
     def summary(self) -> str:
-        """Return the checks as a table for people."""
-        lines = [self.heading(), ""]
-        lines.append(f"{'route':<34}{'quantity':<12}{'value':>20}{'difference':>13}{'tolerance':>11}  verdict")
+        """Return the checks as a table for people, 80 columns wide; `markdown` has more digits."""
+        lines = [*_wrapped(self.heading(), ""), ""]
+        lines.append(f"{'route':<29} {'quantity':<8} {'value':>11} {'differs':>8} {'allowed':>7} verdict")
         for c in self.checks:
-            numbers = f"{_shown(c.value, '.12g'):>20}{_shown(c.difference, '.1e'):>13}{_shown(c.tolerance, '.1e'):>11}"
-            lines.append(f"{c.route:<34}{c.quantity:<12}{numbers}  {c.verdict.value}{f': {c.note}' if c.note else ''}")
+            numbers = f"{_shown(c.value, '.6g'):>11} {_shown(c.difference, '.1e'):>8} {_shown(c.tolerance, '.1e'):>7}"
+            lines.append(f"{c.route:<29} {c.quantity:<8} {numbers} {c.verdict.value}")
+            lines += _wrapped(c.note, "  ")
         return "\n".join(lines)
 
     def markdown(self) -> str:
@@ -126,6 +128,10 @@ class Verification:
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {name}" for name, count in self.counts().items() if count)
         return f"Verification({self.title!r}, {self.verdict.name}: {counts})"
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, 80, initial_indent=indent, subsequent_indent=indent, break_long_words=False)
 
 
 def _shown(number: float | None, style: str) -> str:

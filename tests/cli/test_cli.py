@@ -10,7 +10,9 @@ import pytest
 
 import capsolve
 import capsolve.allocation
-from capsolve import cli
+from capsolve import Profile, cli
+from capsolve.files import write_profile
+from capsolve.solvers.quadratic import compiled_route
 from tests.cli.helpers import command, strict_json
 
 
@@ -54,8 +56,8 @@ def test_entry_point_is_the_command():
         (["solve", "digits", "-D", "nan"], "must be a finite number >= 0, got nan"),
         (["solve", "digits", "-D", "inf"], "must be a finite number >= 0, got inf"),
         (["solve", "digits", "-D", "1e999"], "must be a finite number >= 0, got inf"),
-        (["solve", "digits", "-D", "1", "--tolerance", "2"], "must be a number in [0, 1], got 2"),
-        (["solve", "digits", "-D", "1", "--tolerance", "nan"], "must be a number in [0, 1], got nan"),
+        (["solve", "digits", "-D", "1", "--tolerance", "2"], "must be a number in [1e-13, 1], got 2"),
+        (["solve", "digits", "-D", "1", "--tolerance", "nan"], "must be a number in [1e-13, 1], got nan"),
         (["solve", "digits", "digits", "-D", "1"], "unexpected extra argument"),
         (["profile"], "Missing argument 'ACTIVATIONS...'"),
         (["measure"], "Missing argument 'WEIGHTS'"),
@@ -155,3 +157,44 @@ def test_a_reader_that_leaves_is_no_reason_for_a_traceback():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+def test_verbose_says_what_is_done_and_guessed(run, tmp_path, profile, activations):
+    np.savez(tmp_path / "w.npz", W_dec=np.ones((7, 3)), b_dec=np.ones(3), noise=np.ones(5))
+    (tmp_path / "i.csv").write_text("importance,kurtosis\n1,9\n2,3\n")
+    for options, lines in (
+        (("solve", profile, "-D", 2), ["6 features are solved by plain numbers; compiled code is for 100000 and more"]),
+        (
+            ("solve", "i.csv", "-D", 1, "--no-bias"),
+            ["2 features without a bias: a search for the trace at each price, by NumPy"],
+        ),
+        (
+            ("measure", "w.npz"),
+            [
+                "w.npz: W_dec is taken, of the keys W_dec [7, 3], b_dec [3], noise [5]",
+                "w.npz, W_dec: the rows are features: b_dec has 3 entries, one per dimension",
+            ],
+        ),
+        (
+            ("phase", "--cells", 3, "--empirical", "quadratic", "--data", "p.npz"),
+            ["p.npz.cells: 0 of 1 pieces are there"],
+        ),
+    ):
+        quiet = run(*options)
+        assert quiet[2] == ""
+        for verbose in (run("--verbose", *options), run(*options, "-v"), run("-v", *options, "--verbose")):
+            assert verbose[:2] == quiet[:2]
+            assert verbose[2] == "".join(f"capsolve: {line}\n" for line in lines)
+    assert run("solve", profile, "-D", 2)[2] == ""  # it ends with the command
+
+
+def test_verbose_says_why_there_is_no_compiled_code(run, tmp_path, monkeypatch):
+    write_profile(Profile(np.linspace(0.1, 1.0, 100_000), 9.0), tmp_path / "many.csv")
+    monkeypatch.setitem(sys.modules, "capsolve.solvers.numba_source", None)
+    compiled_route.cache_clear()
+    try:
+        lines = run("-v", "solve", "many.csv", "-D", 10)[2].splitlines()
+    finally:
+        compiled_route.cache_clear()
+    assert lines[0].startswith("capsolve: no compiled code: ModuleNotFoundError(")
+    assert lines[1] == "capsolve: 100000 features are solved by NumPy"

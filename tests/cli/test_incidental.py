@@ -33,6 +33,17 @@ def test_figure_table_and_text_say_what_the_sweep_found(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.csv", "c.png"]  # no checkpoint is left
 
 
+def test_one_network_has_no_standard_error_and_lines_fit_a_terminal():
+    result = invoke("--neurons", "2,4096", "--instances", "1")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "6 features, 1 network of each width; ± is one standard error"
+    assert "nan" not in result.stdout
+    assert all(line.count(" ± –") == 3 for line in lines[3:])
+    assert lines[3].endswith(" –")  # 6 features on 2 neurons, two each
+    assert max(map(len, invoke("--neurons", "4096", "--instances", "3").stdout.splitlines() + lines)) <= 80
+
+
 def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
@@ -67,7 +78,7 @@ def test_a_real_signal_in_the_middle_changes_nothing(tmp_path, workers):
     assert not (tmp_path / "a.npz").exists()
     for name in ("a.npz", "b.npz"):
         process = begin(name)
-        assert (process.communicate(timeout=120)[1], process.returncode) == (b"", 0)
+        assert (process.communicate(timeout=120)[1], process.returncode) == ("", 0)
     assert stored.items() <= written(kept, pattern).items()
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
@@ -94,7 +105,7 @@ def test_bad_widths(value):
     [
         (["--low", "0.9", "--high", "0.8"], "--high must be at least --low"),
         (["--penalty", "-1"], "must be a finite number >= 0"),
-        (["--data", "c.txt"], "the file type must be one of .npz, .csv, .parquet"),
+        (["--data", "c.txt"], "the file type must be one of .csv, .parquet, .npz"),
         (["-o", "nowhere/c.png"], "does not exist"),
     ],
 )

@@ -28,6 +28,17 @@ def test_the_papers_diagram(run, tmp_path):
     np.testing.assert_array_equal(diagram.capacities, capsolve.phase_diagram().capacities)
 
 
+def test_a_summary_needs_no_file(run, tmp_path):
+    status, out, err = run(*SMALL)
+    assert (status, err) == (0, "")
+    assert "6 × 4 cells: importance × density, feature 0" in out
+    assert "wrote" not in out
+    status, out, err = run(*SMALL, "--empirical", "quadratic", "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out)["agreement"]["close"] == 1.0
+    assert not list(tmp_path.iterdir())
+
+
 def test_axes_families_and_parameters_arrive(run):
     status, _, _ = run(
         *("--x", "exponent:0:2", "--y", "dimensions:1:9:log", "--family", "power-law", "--features", 12),
@@ -103,7 +114,6 @@ def test_an_interrupted_command_goes_on(run, tmp_path, workers):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "nothing to do"),
         (["--data", "a.csv"], "must be one of .npz"),
         (["-o", "a.gif"], "must be one of"),
         (["--x", "importance", "--data", "a.npz"], "an axis is NAME:LOW:HIGH"),
@@ -132,9 +142,10 @@ def test_bad_input_is_one_line(run, tmp_path):
         (["--kurtosis", "9"], "say the same thing"),
         (["--no-bias"], "kurtosis must be >= 3"),
         (["--track", "6"], "tracked must be below"),
+        (["--cells", "1000000"], "cells: 1000000 × 1000000 of 6 features would take 178000.0 GB of memory"),
         (["--empirical", "sum-relu", "--y", "kurtosis:3:9"], "needs a density"),
     ):
-        status, out, err = run(*options, "--cells", 3, "--data", "a.npz")
+        status, out, err = run("--cells", 3, *options, "--data", "a.npz")
         assert (status, out) == (1, "")
         assert err.count("\n") == 1
         assert message in err

@@ -123,8 +123,12 @@ def test_a_pipeline(run, fails, activations, tmp_path, monkeypatch):
     assert "error: standard input: row 3, column a: must be" in fails(1, "profile", "-")
     standard_input(monkeypatch, b"")
     assert "error: standard input: the file is empty" in fails(1, "profile", "-")
-    assert "the table or the JSON object, not both" in fails(2, "profile", "x.npy", "--json", "-o", "-")
-    assert "the table or the JSON object, not both" in fails(2, "profile", "x.npy", "-o", "-", "--json")
+    assert "standard output takes one file or the JSON object, not both" in fails(
+        2, "profile", "x.npy", "--json", "-o", "-"
+    )
+    assert "standard output takes one file or the JSON object, not both" in fails(
+        2, "profile", "x.npy", "-o", "-", "--json"
+    )
 
 
 def test_an_empty_path_is_not_the_current_folder(fails, activations):

@@ -91,6 +91,13 @@ def test_solve_draws(run, profile, tmp_path, suffix, magic):
     assert sorted(os.listdir(tmp_path)) == sorted(["profile.csv", "out.csv", path.name])
 
 
+@pytest.mark.parametrize("tolerance", ["0", "1e-14", "2", "nan"])
+def test_the_tolerance_is_an_option_and_no_fault_of_the_file(fails, profile, tolerance):
+    message = fails(2, "solve", profile, "-D", 2, "--tolerance", tolerance)
+    assert "Invalid value for '--tolerance': must be a number in [1e-13, 1], got" in message
+    assert "profile.csv" not in message
+
+
 def test_outputs_replace_old_files(run, profile, tmp_path):
     (tmp_path / "out.csv").write_text("old")
     assert run("solve", profile, "-D", 2.5, "-o", "out.csv")[0] == 0

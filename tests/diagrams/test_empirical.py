@@ -15,6 +15,7 @@ import capsolve
 from capsolve import EmpiricalPhaseDiagram, empirical_phase_diagram, phase_diagram
 from capsolve.diagrams import empirical
 from capsolve.diagrams.agreement import near_jumps
+from capsolve.files.archives import reading_archive, write_archive
 
 SMALL = {"cells": (5, 4), "features": 4, "dimensions": 2, "batch": 3}
 ARRAYS = ("capacities", "loss", "agreeing", "embedding")
@@ -112,13 +113,21 @@ def test_a_finished_cell_is_never_computed_again(tmp_path, small, monkeypatch):
 
 def test_checkpoints_of_something_else_are_refused(tmp_path):
     settings = {"cells": (2, 2), "features": 3, "dimensions": 1, "checkpoint": tmp_path / "cells"}
-    empirical_phase_diagram(**settings)
+    whole = empirical_phase_diagram(**settings)
     for change in ({"rng": 1}, {"restarts": 3}, {"features": 4}, {"x": ("importance", 0.02, 100)}, {"batch": 2}):
         with pytest.raises(ValueError, match="other arguments or another seed"):
             empirical_phase_diagram(**{**settings, **change})
-    (tmp_path / "cells" / "batch-00000.npz").write_bytes(b"half a fi")
-    with pytest.raises(ValueError, match=r"batch-00000\.npz: not a checkpoint of an empirical phase diagram"):
-        empirical_phase_diagram(**settings)
+    piece = tmp_path / "cells" / "batch-00000.npz"
+    stored = piece.read_bytes()
+    piece.write_bytes(b"half a fi")
+    np.testing.assert_array_equal(empirical_phase_diagram(**settings).embedding, whole.embedding)
+    assert piece.read_bytes() == stored
+    with reading_archive(piece, kind := "a checkpoint of an empirical phase diagram") as (facts, arrays):
+        pass
+    for name in arrays:  # each would be broadcast over all cells
+        write_archive(piece, kind, facts, arrays | {name: arrays[name][:1]})
+        with pytest.raises(ValueError, match=rf"batch-00000\.npz: {name} must have the shape \(4,.*, got \(1,"):
+            empirical_phase_diagram(**settings)
     (tmp_path / "cells" / "settings.json").write_text("[]")
     with pytest.raises(ValueError, match=r"settings\.json: not the settings"):
         empirical_phase_diagram(**settings)

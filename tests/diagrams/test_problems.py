@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from capsolve import Profile, exponential, power_law, solve
+from capsolve import Profile, _memory, empirical_phase_diagram, exponential, phase_diagram, power_law, solve
+from capsolve.diagrams import problems as module
 from capsolve.diagrams.problems import problems_over
 
 IMPORTANCE, DENSITY = ("importance", 0.1, 10.0), ("density", 1.0, 0.1)
@@ -64,6 +65,32 @@ def test_problems_of_one_size_are_solved_together_and_answers_return_to_their_pl
         assert np.isnan(answers.capacities[i, n:]).all()
         assert answers.loss[i] == pytest.approx(expected.loss, rel=1e-12, abs=1e-15)
     assert answers.optimal.all()
+
+
+def test_many_problems_are_solved_in_parts(monkeypatch):
+    _, _, family = problems_over(("features", [5, 3, 2]), ("dimensions", [1, 2]), 2, kurtosis=9.0, importance=2.0)
+    x, y = np.repeat([3.0, 5.0, 2.0], 7), np.tile([1.0, 2.0, 0.5], 7)
+    whole = family.solve(x, y, 1e-9)
+    monkeypatch.setattr(module, "_NUMBERS", 10)
+    sizes = [group.importance.shape for group in family.groups(x, y)]
+    assert [n for _, n in sizes] == sorted([n for _, n in sizes], reverse=True)
+    assert max(m * n for m, n in sizes) <= 10
+    for one, other in zip(family.solve(x, y, 1e-9), whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("x", [("importance", 0.1, 10.0), ("features", 4, 40)])
+def test_diagrams_beyond_the_memory_are_refused(monkeypatch, x):
+    monkeypatch.setattr(_memory, "free_memory", lambda: 5e8)
+    refused = pytest.raises(
+        ValueError, match=r"cells: \d+ × 40000 of \d+ features would take .* GB of memory, and 0\.5"
+    )
+    with refused:
+        phase_diagram(x, cells=40_000)
+    with refused:
+        empirical_phase_diagram(x, cells=40_000)
+    with pytest.raises(ValueError, match=r"cells: 9 × 9 of 3000 features would take"):
+        empirical_phase_diagram(cells=9, features=3000, dimensions=1500)
 
 
 def test_a_function_decides_the_profile():

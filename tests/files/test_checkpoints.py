@@ -113,7 +113,9 @@ def test_another_run_is_refused(tmp_path):
     store = opened(tmp_path / "a" / "kept", seed=1)  # folders are made
     store.save("p0", squares([3])[0])
     assert json.loads((tmp_path / "a" / "kept" / "settings.json").read_text())["seed"] == 1
-    with pytest.raises(ValueError, match="kept: the checkpoint of a test with other arguments or another seed"):
+    with pytest.raises(
+        ValueError, match=r"kept: the checkpoint of a test with other arguments .* repeat that run .*, or"
+    ):
         opened(tmp_path / "a" / "kept", seed=2)
     with pytest.raises(ValueError, match="the checkpoint of a test, not of another"):
         Checkpoint(tmp_path / "a" / "kept", "another", {}, fingerprint({"seed": 1}))
@@ -123,13 +125,63 @@ def test_another_run_is_refused(tmp_path):
         foreign.load("p0")
 
 
-@pytest.mark.parametrize("damage", [b"", b"half a fi", b"PK\x03\x04"])
-def test_broken_pieces_are_named(tmp_path, damage):
+def cut(content):
+    return content[: len(content) // 2]
+
+
+def flipped(content):
+    where = content.index(b"NUMPY") + 150  # in the numbers of an array
+    return content[:where] + bytes([content[where] ^ 1]) + content[where + 1 :]
+
+
+@pytest.mark.parametrize("damage", [lambda _: b"", lambda _: b"half a fi", lambda _: b"PK\x03\x04", cut, flipped])
+def test_damaged_pieces_are_computed_again(tmp_path, caplog, damage):
     store = opened(tmp_path / "kept")
-    store.save("p0", squares([3])[0])
-    (tmp_path / "kept" / "p0.npz").write_bytes(damage)
-    with pytest.raises(ValueError, match=r"p0\.npz: not a checkpoint of a test"):
-        store.load("p0")
+    undisturbed = values(run(PIECES, pairs, squares, checkpoint=store))
+    path = tmp_path / "kept" / "p2.npz"
+    path.write_bytes(damage(path.read_bytes()))
+    done = []
+
+    def counted(numbers):
+        done.extend(numbers)
+        return squares(numbers)
+
+    assert values(run(PIECES, pairs, counted, checkpoint=store)) == undisturbed
+    assert done == [2]
+    assert "p2.npz: not a checkpoint of a test" in caplog.text
+    assert store.load("p2")["square"] == 4
+
+
+def test_pieces_of_other_shapes_are_refused(tmp_path):
+    store = opened(tmp_path / "kept")
+
+    def stored(expected):
+        return list(run({"p3": 1}, pairs, squares, checkpoint=store, shapes=lambda _: expected))
+
+    assert len(stored({"square": (), "text": ()})) == 1
+    for other, message in (
+        ({"square": (1,), "text": ()}, r"square must have the shape \(1,\), got \(\)"),
+        ({"square": ()}, r"text must not be there"),
+        ({"square": (), "text": (), "more": (2,)}, r"more must have the shape \(2,\), got nothing"),
+    ):
+        with pytest.raises(ValueError, match=rf"p3\.npz: {message}; remove the file"):
+            stored(other)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    store = opened(tmp_path / "kept")
+    first = run(PIECES, pairs, squares, checkpoint=store)
+    assert next(first)[0] == "p0"
+    with pytest.raises(ValueError, match="kept: another run is at work there; wait until it has ended, or use another"):
+        next(run(PIECES, pairs, squares, checkpoint=opened(tmp_path / "kept")))
+    forget(tmp_path / "kept")  # as the first of them to end does
+    assert store.load("p0") is not None
+    late = opened(tmp_path / "kept")
+    assert len(list(first)) == 4
+    forget(tmp_path / "kept")
+    assert not list(tmp_path.iterdir())
+    assert len(list(run(PIECES, pairs, squares, checkpoint=late))) == 5
+    assert sorted(path.suffix for path in (tmp_path / "kept").iterdir()) == [".json", *[".npz"] * 5]
 
 
 def test_folders_of_something_else_are_left_alone(tmp_path):
@@ -140,6 +192,15 @@ def test_folders_of_something_else_are_left_alone(tmp_path):
         opened(tmp_path / "thesis.tex")
     forget(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_that_was_killed_as_it_began_is_in_nobodys_way(tmp_path):
+    (tmp_path / "run.lock").touch()
+    left = tmp_path / f".settings.{'0' * 32}.json"
+    left.write_text("{")
+    left.with_name(f"{left.name}.lock").touch()
+    assert len(list(run(PIECES, pairs, squares, checkpoint=opened(tmp_path)))) == 5
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", *[".npz"] * 5]
 
 
 def test_what_is_forgotten_is_gone(tmp_path):

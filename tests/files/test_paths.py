@@ -6,7 +6,11 @@ import errno
 import io
 import os
 import shutil
+import signal
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +41,63 @@ def test_replacing(tmp_path):
     assert link.is_symlink()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert sorted(os.listdir(tmp_path)) == ["a.txt", "link.txt"]
+
+
+HALF = """
+import os, signal, sys
+from pathlib import Path
+from capsolve.files._paths import new_folder, replacing
+
+with (new_folder if sys.argv[2] == "folder" else replacing)(sys.argv[1]) as temporary:
+    (temporary / "part.csv" if temporary.is_dir() else temporary).write_text("half")
+    if sys.argv[3:]:
+        Path(sys.argv[3]).touch()
+        sys.stdin.read()
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_process_left_goes_with_the_next_of_its_kind(tmp_path, kind):
+    path, other = tmp_path / "out.a.csv", tmp_path / "another.csv"
+    for target in (path, other):
+        killed = subprocess.run([sys.executable, "-c", HALF, target, kind], check=False)
+        assert killed.returncode == -signal.SIGKILL
+    (tmp_path / ".out.a.notes.csv.lock").write_text("not ours")
+    left = {entry.name for entry in tmp_path.iterdir()}
+    assert len(left) == 5
+    with (new_folder if kind == "folder" else replacing)(path) as temporary:
+        if kind == "file":
+            temporary.write_text("whole")
+    assert {entry.name for entry in tmp_path.iterdir()} == {
+        "out.a.csv",
+        ".out.a.notes.csv.lock",
+        *(name for name in left if name.startswith(".another.")),
+    }
+
+
+def test_what_another_process_is_writing_stays(tmp_path):
+    path = tmp_path / "out.csv"
+    program = [sys.executable, "-c", HALF, path, "file", tmp_path / "ready"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE) as process:
+        while not (tmp_path / "ready").exists():
+            assert process.poll() is None
+            time.sleep(0.005)
+        with replacing(path) as temporary:
+            temporary.write_text("this one")
+        assert path.read_text() == "this one"
+        process.stdin.close()
+    assert process.returncode == 0
+    assert path.read_text() == "half"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out.csv", "ready"]
+
+
+def test_long_names_are_written(tmp_path):
+    path = tmp_path / ("π" * 120 + ".csv")  # two bytes each
+    with replacing(path) as temporary:
+        temporary.write_text("a")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_error_of_the_system_names_the_file_that_was_asked_for(tmp_path):

@@ -61,9 +61,11 @@ def test_an_interrupted_sweep_goes_on(tmp_path, monkeypatch):
     np.testing.assert_array_equal(more.mean("excess")[:2], whole.mean("excess"))
     with pytest.raises(ValueError, match="other arguments or another seed"):
         collision_sweep(6, [8], checkpoint=path, **{**ARGUMENTS, "rng": 6})
+    calls.clear()
     (path / "network-8-0.npz").write_bytes(b"not a file of arrays")
-    with pytest.raises(ValueError, match="not a checkpoint of a collision sweep"):
-        collision_sweep(6, [8], checkpoint=path, **ARGUMENTS)
+    again = collision_sweep(6, [8, 12], instances=5, checkpoint=path, **ARGUMENTS)
+    assert [task[1:3] for task in calls] == [(8, (0,))]
+    np.testing.assert_array_equal(again.correlation, whole.correlation)
     (path / "mine.txt").touch()
     forget(path)
     assert [file.name for file in path.iterdir()] == ["mine.txt"]

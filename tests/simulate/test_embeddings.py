@@ -214,7 +214,7 @@ def test_progress_and_reproducibility(capsys):
         ({"dimensions": np.nan}, "dimensions must be finite"),
         ({"restarts": 0}, "restarts must be >= 1, got 0"),
         ({"restarts": 1.5}, "restarts must be an integer, got 1.5"),
-        ({"workers": 0}, "workers must be >= 1"),
+        ({"workers": 0}, "workers must be in"),
         ({"importance": []}, r"importance must have a last axis of at least one feature, got shape \(0,\)"),
         ({"importance": 1.0}, r"importance must have a last axis of at least one feature, got shape \(\)"),
         ({"importance": [[1.0, -2.0]]}, r"importance must be >= 0, got -2.0 at index \(0, 1\)"),

@@ -137,6 +137,16 @@ def test_arrays_of_other_libraries():
     assert report.to_dict() == verify(*CONVEX, samples=FEW).to_dict()
 
 
+def test_progress_counts_the_starts_of_a_long_check(capsys):
+    verify(*CONVEX, samples=FEW)
+    assert capsys.readouterr().err == ""
+    verify(*CONVEX, samples=FEW, progress=True)
+    bars = capsys.readouterr().err
+    assert "check" in bars
+    assert "/16 " in bars
+    assert "start" in bars
+
+
 @pytest.mark.slow
 def test_the_suite_agrees(capsys):
     reports = verify_suite(progress=True)

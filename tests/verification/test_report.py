@@ -32,10 +32,25 @@ def test_a_difference_needs_two_numbers():
     assert check(Verdict.SKIPPED, None).difference is None
 
 
+def test_summaries_fit_a_terminal():
+    long = [
+        Check(c.route, c.quantity, -1.234567e-100, 1e-7, 1e-9, Verdict.INCONCLUSIVE, " ".join(["why"] * 40))
+        for c in verify([2.0, 1.0, 0.9], [1.5, 5.0, 12.0], 2, samples=FEW).checks
+    ]
+    title = "a profile of some name: 64 features in 16 dimensions of a network that has no bias"
+    summary = Verification(title, capsolve.solve([2.0, 1.0], 9.0, 1), tuple(long)).summary()
+    assert max(map(len, summary.splitlines())) <= 84  # three digits in an exponent are rare
+    ordinary = verify([2.0, 1.0, 0.9], [1.5, 5.0, 12.0], 2, samples=FEW, title=title).summary()
+    assert max(map(len, ordinary.splitlines())) <= 80
+    assert summary.count("why") == 40 * len(long)
+
+
 def test_report_formats():
     report = verify(*CONVEX, samples=FEW, title="a | problem")
     assert report.summary().startswith("a | problem: all routes agree\n\nroute ")
-    assert len(report.summary().splitlines()) == 3 + len(report.checks)
+    lines = report.summary().splitlines()
+    assert sum(line.startswith((*{check.route for check in report.checks},)) for line in lines) == len(report.checks)
+    assert sum(line.startswith("  ") for line in lines) >= sum(bool(check.note) for check in report.checks)
     lines = report.markdown().splitlines()
     assert len(lines) == 4 + len(report.checks)
     assert len({line.count(" | ") for line in lines[2:]} - {6}) <= 1
