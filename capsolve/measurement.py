@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._checks import FloatArray, former_property, scalar
+from capsolve._checks import FloatArray, former_property, renamed, scalar
 from capsolve.allocation import Allocation, Phase, solve
 from capsolve.files.activations import read_activations
 from capsolve.files.weights import Axis, Weights, from_array, open_weights
@@ -26,6 +26,8 @@ from capsolve.profile import Profile
 # Unit roundoff of the stored numbers, and the least that orthogonality is tested to.
 _ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 _ORTHOGONAL = 1e-5
+
+_AXES: dict[str | int, Axis] = {"rows": "rows", "columns": "columns", -2: "rows", -1: "columns"}
 
 _BLOCKS_WORK = 2**31  # n·D² up to which blocks are sought: a second or two
 _WIDE = 2**14  # dimensions beyond which, with fewer features than those, the orientation must be wrong
@@ -330,12 +332,13 @@ def measure(
     source: Any,
     *,
     key: str | None = None,
-    features: str | None = None,
+    feature_axis: str | int | None = None,
     part: int | None = None,
     activations: Any = None,
     activations_key: str | None = None,
     tolerance: float = 0.01,
     progress: bool = False,
+    features: str | None = None,
 ) -> Measurement:
     """Measure the capacities of an embedding, in a file of any size or in memory.
 
@@ -348,8 +351,8 @@ def measure(
         A .safetensors, .npz, .npy, .pt or .pth file, a folder that has one, or a matrix in memory, of any library.
     key : str, optional
         Which matrix of the file; by default its decoder. See `capsolve.weights.open_weights`.
-    features : {"rows", "columns"}, optional
-        What stands for a feature. By default known from cfg.json, the usual layouts or the biases beside the matrix;
+    feature_axis : {"rows", "columns"}, optional
+        What stands for a feature; also as the axis that counts them, -2 or -1, as for `capsolve.capacities`. By default known from cfg.json, the usual layouts or the biases beside the matrix;
         else the longer axis is taken, and ``measurement.weights.guessed`` says so. Rows, for a matrix in memory.
     part : int, optional
         Which matrix of an array with three axes in a file, along the first: one of several toy models, for example.
@@ -363,6 +366,8 @@ def measure(
         In (0, 0.5]: how near to 1, or to nothing, a capacity counts as such. See `Measurement.phase`.
     progress : bool
         Show a progress bar on standard error.
+    features
+        Former name of ``feature_axis``.
 
     Returns
     -------
@@ -396,12 +401,18 @@ def measure(
     tolerance = scalar("tolerance", tolerance, low=0.0, high=0.5)
     if tolerance == 0.0:
         raise ValueError("tolerance must be > 0: measured capacities are never exactly 1")
+    if features is not None:
+        renamed("features=", "feature_axis=")
+        feature_axis = features
+    if feature_axis is not None and (isinstance(feature_axis, bool) or feature_axis not in _AXES):
+        raise ValueError(f'feature_axis must be "rows" or "columns", or -2 or -1, got {feature_axis!r}')
+    axis = None if feature_axis is None else _AXES[feature_axis]
     if isinstance(source, str | os.PathLike):
-        weights = open_weights(Path(source), key=key, features=features, part=part)
+        weights = open_weights(Path(source), key=key, features=axis, part=part)
     elif key is not None or part is not None:
         raise ValueError(f"key and part are for files, got {key!r} and {part!r}")
     else:
-        weights = from_array(source, features)
+        weights = from_array(source, axis)
     n, D = weights.shape
     if n < D > _WIDE:
         other = "columns" if weights.features == "rows" else "rows"
@@ -415,7 +426,7 @@ def measure(
             moments = profile.moments
             deviation = np.ones(n) if moments is None else np.sqrt(moments.variance)
             active, square, _ = _stream(weights, deviation, bar)
-            comparison = Comparison(profile, active, square, solve(profile.importance, profile.kurtosis, D))
+            comparison = Comparison(profile, active, square, solve(profile, dimensions=D))
     found = None
     if n * D * D <= _BLOCKS_WORK:
         accuracy = max(_ORTHOGONAL, 4 * _ROUNDOFF.get(weights.dtype, 0.0))

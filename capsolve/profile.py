@@ -210,6 +210,21 @@ class Profile(ReadOnlyArrays):
         return cls(v, base / (1 - s), names)
 
 
+def problem_of(
+    importance: Any, kurtosis: Any, dimensions: Any
+) -> tuple[Any, Any, tuple[str, ...] | None]:
+    """Return importance, kurtosis and names of a problem that was given as a profile, in memory or not, or as arrays."""
+    names = None
+    if all(hasattr(importance, name) for name in ("importance", "kurtosis", "names")):
+        if kurtosis is not None:
+            raise ValueError("a profile has its own kurtosis: name what comes after it, as in (profile, dimensions=16)")
+        importance, kurtosis, names = importance.importance, importance.kurtosis, importance.names
+    for name, value in (("kurtosis", kurtosis), ("dimensions", dimensions)):
+        if value is None:
+            raise ValueError(f"{name} must be given: importance, kurtosis and dimensions, or a profile and dimensions")
+    return importance, kurtosis, names
+
+
 def power_law(features: int, exponent: float) -> FloatArray:
     """Return the importances v_i = i^−exponent, i = 1 … features, shape (features,).
 

@@ -68,7 +68,7 @@ def test_a_learned_dictionary_in_either_orientation(tmp_path, dictionary):
     assert 0.5 < found["rows"].total_capacity < 40
     # negative control: as 64 features in 40 dimensions it is another embedding
     save_file({"W_dec": W}, tmp_path / "w.safetensors")
-    assert measure(tmp_path / "w.safetensors", features="columns").capacity.shape == (64,)
+    assert measure(tmp_path / "w.safetensors", feature_axis="columns").capacity.shape == (64,)
 
 
 @pytest.mark.parametrize("features", ["rows", "columns"])
@@ -264,7 +264,7 @@ def test_activations_from_a_file(tmp_path, dictionary):
     np.savetxt(tmp_path / "x.csv", codes, "%.17g", ",", header=",".join(names), comments="")
     expected = measure(W, activations=codes)
     for name, key in (("x.npy", None), ("x.npz", "x"), ("x.csv", None)):
-        found = measure(tmp_path / "w.npy", features="rows", activations=tmp_path / name, activations_key=key)
+        found = measure(tmp_path / "w.npy", feature_axis="rows", activations=tmp_path / name, activations_key=key)
         np.testing.assert_array_equal(found.comparison.capacity, expected.comparison.capacity)
         assert found.comparison.loss == expected.comparison.loss
         assert found.names == (tuple(names) if name == "x.csv" else None)
@@ -319,7 +319,7 @@ def test_bad_numbers(tmp_path):
 def test_an_orientation_that_must_be_wrong(tmp_path):
     np.save(tmp_path / "w.npy", np.ones((20_000, 2)))
     with pytest.raises(ValueError, match=r"w\.npy: 2 features in 20000 dimensions .* are the features rows\?"):
-        measure(tmp_path / "w.npy", features="columns")
+        measure(tmp_path / "w.npy", feature_axis="columns")
     assert measure(tmp_path / "w.npy").features == 20_000
 
 
@@ -373,10 +373,28 @@ def test_a_file_larger_than_the_memory_it_takes(tmp_path, shape):
 
 def test_former_names_work_and_warn():
     W = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-    found = measure(W, features="rows", activations=np.random.default_rng(0).laplace(size=(500, 3)))
+    found = measure(W, feature_axis="rows", activations=np.random.default_rng(0).laplace(size=(500, 3)))
     for old, new in (("total", "total_capacity"), ("random", "random_baseline")):
         with pytest.warns(DeprecationWarning, match=f"{old} is now {new}"):
             assert getattr(found, old) == getattr(found, new)
     for old, new in (("left", "relative_suboptimality"), ("worst", "zero_loss")):
         with pytest.warns(DeprecationWarning, match=f"{old} is now {new}"):
             assert getattr(found.comparison, old) == getattr(found.comparison, new)
+
+
+def test_the_axis_of_the_features_is_said_as_everywhere():
+    W = np.random.default_rng(0).standard_normal((3, 7))
+    wanted = measure(W, feature_axis="columns").capacity
+    np.testing.assert_array_equal(measure(W, feature_axis=-1).capacity, wanted)
+    np.testing.assert_allclose(wanted, capsolve.capacities(W, feature_axis=-1), rtol=1e-13)
+    assert measure(W, feature_axis=-2).features == 3
+    with pytest.warns(DeprecationWarning, match="features= is now feature_axis="):
+        assert measure(W, features="columns").features == 7
+    with pytest.raises(ValueError, match='feature_axis must be "rows" or "columns", or -2 or -1, got'):
+        measure(W, feature_axis=2)
+
+
+def test_names_of_activations_are_those_of_the_optimum():
+    profile = capsolve.Profile([2.0, 1.0, 0.5], 9.0, ["a", "b", "b"])
+    found = measure(np.random.default_rng(0).standard_normal((3, 2)), activations=profile)
+    assert (found.names, found.comparison.allocation.names) == (profile.names, profile.names)

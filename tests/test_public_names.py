@@ -1,5 +1,7 @@
 """The front door: every public name is there, typed, and costs nothing until it is used."""
 
+import importlib
+import inspect
 import subprocess
 import sys
 
@@ -35,3 +37,28 @@ def test_solving_loads_no_optional_package():
     loaded = run("import capsolve, sys; capsolve.solve([2, 1], 9.0, 1); print(*sys.modules)").split()
     assert "numpy" in loaded
     assert not set(HEAVY) & set(loaded)
+
+
+def public_functions():
+    for module in (capsolve, capsolve.simulate, capsolve.incidental, importlib.import_module("capsolve.figures")):
+        for thing in (getattr(module, name) for name in module.__all__):
+            if inspect.isclass(thing):
+                yield from (function for _, function in inspect.getmembers(thing, inspect.isroutine))
+            elif callable(thing):
+                yield thing
+
+
+def test_a_word_for_an_argument_means_one_thing():
+    """Chance is fresh unless a seed is given; ``features`` is how many; which axis counts them is ``feature_axis``."""
+    drawing = 0
+    for function in public_functions():
+        try:
+            arguments = inspect.signature(function).parameters
+        except (TypeError, ValueError):  # written in C
+            continue
+        if "rng" in arguments and arguments["rng"].default is not inspect.Parameter.empty:
+            drawing += 1
+            assert arguments["rng"].default is None, function
+        if "features" in arguments and function is not capsolve.measure:  # under its former name for one release
+            assert "str" not in str(arguments["features"].annotation), function
+    assert drawing >= 8

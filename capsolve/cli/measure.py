@@ -70,7 +70,7 @@ def command(
     found = find(
         weights,
         key=key,
-        features=features,
+        feature_axis=features,
         part=part,
         activations=activations,
         activations_key=activations_key,

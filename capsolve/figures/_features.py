@@ -66,7 +66,7 @@ def called(names: Sequence[str] | None, features: int, which: npt.NDArray[np.int
 
 def sorted_features(allocation: Allocation, names: Sequence[str] | None) -> FeatureAxis:
     """Return the features in the order in which they are drawn, with their names if they are few."""
-    model = allocation.model
+    model, names = allocation.model, allocation.names if names is None else names
     n = model.features
     if isinstance(model, QuadraticLoss):
         order = np.lexsort((-model.kurtosis, -model.importance))

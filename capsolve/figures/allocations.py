@@ -40,7 +40,7 @@ def allocation(allocation: Allocation, *, names: Sequence[str] | None = None) ->
         Any number of features: up to 32 are labelled one by one, above 2,000 their ranks are spaced by the
         logarithm, and dots are a picture inside vector files so that these stay small.
     names : sequence of n str, optional
-        What to call the features; their index by default.
+        What to call the features; their names or index by default.
 
     Returns
     -------

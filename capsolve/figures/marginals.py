@@ -61,7 +61,7 @@ def water_level(allocation: Allocation, *, names: Sequence[str] | None = None, a
         that the optimum leaves. Tabulated losses have steps. The logarithmic axis shows what is between 1e-200
         and 1e200.
     names : sequence of n str, optional
-        What to call the features; their index by default. Up to twelve curves have their name beside them.
+        What to call the features; their names or index by default. Up to twelve curves have their name beside them.
     ax : matplotlib.axes.Axes, optional
         Where to draw; on a new figure by default.
 
@@ -93,6 +93,7 @@ def water_level(allocation: Allocation, *, names: Sequence[str] | None = None, a
 
 def draw_level(ax: Axes, allocation: Allocation, names: Sequence[str] | None) -> None:
     """Draw what `water_level` does, but for title and legend."""
+    names = allocation.names if names is None else names
     features = sorted_features(allocation, names)
     groups, curves = _groups(allocation, features.order)
     first = np.array([group[0] for group in groups])

@@ -164,3 +164,12 @@ def test_the_suite_agrees(capsys):
 def test_bad_arguments(changed, message):
     with pytest.raises(ValueError, match=message):
         verify(**{"importance": [1.0, 2.0], "kurtosis": 9.0, "dimensions": 1} | changed)
+
+
+def test_a_profile_is_verified_under_its_names():
+    profile = capsolve.Profile([2.0, 1.0, 0.5], [9.0, 8.0, 7.0], ["a", "b", "b"])
+    report = capsolve.verify(profile, dimensions=2, samples=2000, rng=0)
+    assert report.verdict is capsolve.Verdict.AGREE
+    assert report.allocation.names == profile.names
+    with pytest.raises(ValueError, match="a profile has its own kurtosis"):
+        capsolve.verify(profile, 2)
