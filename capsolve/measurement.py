@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -24,10 +24,8 @@ from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.profile import Profile
 
 # Unit roundoff of the stored numbers, and the least that orthogonality is tested to.
-_ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+_ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float8_e4m3fn": 2.0**-4, "float8_e5m2": 2.0**-3}
 _ORTHOGONAL = 1e-5
-
-_AXES: dict[str | int, Axis] = {"rows": "rows", "columns": "columns", -2: "rows", -1: "columns"}
 
 _BLOCKS_WORK = 2**31  # n·D² up to which blocks are sought: a second or two
 _WIDE = 2**14  # dimensions beyond which, with fewer features than those, the orientation must be wrong
@@ -134,6 +132,9 @@ class Measurement:
     spectrum : (D,) array
         The eigenvalues of M, largest first. An efficient embedding has one value τ per block, repeated as many times as
         the block has dimensions; a tight frame has only one value.
+    rank : int
+        The number of singular values of W above D·eps times the largest, eps being 2⁻⁵² if W is stored as float64, else
+        2⁻²³. They are found from W: M has their squares, and rounding errors where those are small.
     tolerance : float
         How far from 1 and from nothing a capacity may be to count as such, see `phase`.
     blocks : tuple of Block or None
@@ -148,6 +149,7 @@ class Measurement:
     capacity: FloatArray
     squared_norm: FloatArray
     spectrum: FloatArray
+    rank: int
     tolerance: float
     blocks: tuple[Block, ...] | None = None
     names: tuple[str, ...] | None = None
@@ -180,16 +182,6 @@ class Measurement:
     def random_baseline(self) -> float:
         """Σ C_i of as many random directions, nD/(n + D − 1): the null."""
         return random_capacity(self.features, self.dimensions)
-
-    @cached_property
-    def rank(self) -> int:
-        """The number of eigenvalues of M above D·eps times the largest.
-
-        eps is that of the products: 2⁻⁵² if W is stored as float64, else 2⁻²³. It is W's singular values that are
-        compared with the root of this, about 1e-2 for float32 and D = 1,000.
-        """
-        eps = np.finfo(np.float64 if self.weights.dtype == "float64" else np.float32).eps
-        return int(np.count_nonzero(self.spectrum > self.dimensions * eps * self.spectrum[0]))
 
     @cached_property
     def effective_dimensions(self) -> float:
@@ -342,20 +334,24 @@ def measure(
 ) -> Measurement:
     """Measure the capacities of an embedding, in a file of any size or in memory.
 
-    The file is read twice, in blocks: once for M = WᵀW and once for C_i = |w_i|⁴ / (w_iᵀ M w_i). With activations both
-    passes are made again, for the rows σ_i w_i.
+    The file is read twice, in blocks: once for M = WᵀW and once for C_i = |w_i|⁴ / (w_iᵀ M w_i); once more where M
+    cannot tell the rank. With activations the first two passes are made again, for the rows σ_i w_i.
 
     Parameters
     ----------
     source : path or array_like
-        A .safetensors, .npz, .npy, .pt or .pth file, a folder that has one, or a matrix in memory, of any library.
+        A .safetensors, .npz, .npy, .pt, .pth, .bin or .ckpt file, the .index.json file of a model in several files, a
+        folder that has one, or a matrix in memory, of any library.
     key : str, optional
-        Which matrix of the file; by default its decoder. See `capsolve.weights.open_weights`.
-    feature_axis : {"rows", "columns"}, optional
-        What stands for a feature; also as the axis that counts them, -2 or -1, as for `capsolve.capacities`. By default known from cfg.json, the usual layouts or the biases beside the matrix;
-        else the longer axis is taken, and ``measurement.weights.guessed`` says so. Rows, for a matrix in memory.
+        Which matrix of the file; by default its decoder. See `capsolve.files.weights.open_weights`.
+    feature_axis : {"rows", "columns"} or {-2, -1}, optional
+        What stands for a feature, as a word or as the axis that counts features in `capsolve.capacities`. In a file
+        this is known from the configuration and the biases beside the matrix, from the layouts of projects or from the
+        number of activations; else the longer axis is taken, and ``measurement.weights.guessed`` says so, with a
+        warning if these are the columns. In memory rows are features; an array with more columns than rows needs this
+        argument, for by the longer axis these would be features too.
     part : int, optional
-        Which matrix of an array with three axes in a file, along the first: one of several toy models, for example.
+        Which matrix of an array with three axes in a file: one of several toy models, one layer of a crosscoder.
     activations : path, array_like or Profile, optional
         Samples of the features, one column for each, or a file of these (see `capsolve.read_activations`): the optimum
         for their importance and kurtosis is put beside what was measured. A profile without moments stands for
@@ -376,8 +372,8 @@ def measure(
     Raises
     ------
     ValueError
-        If the matrix cannot be found or read, its entries are not finite, its orientation contradicts cfg.json, or the
-        activations are not of as many features.
+        If the matrix cannot be found or read, its entries are not finite, its orientation contradicts cfg.json or
+        cannot be told, or the activations are not of as many features.
     OSError
         If a file is missing or unreadable.
     ImportError
@@ -404,23 +400,32 @@ def measure(
     if features is not None:
         renamed("features=", "feature_axis=")
         feature_axis = features
-    if feature_axis is not None and (isinstance(feature_axis, bool) or feature_axis not in _AXES):
-        raise ValueError(f'feature_axis must be "rows" or "columns", or -2 or -1, got {feature_axis!r}')
-    axis = None if feature_axis is None else _AXES[feature_axis]
+    samples = None if activations is None else _samples(activations, activations_key)
+    count = None if samples is None else samples.width
     if isinstance(source, str | os.PathLike):
-        weights = open_weights(Path(source), key=key, features=axis, part=part)
+        weights = open_weights(source, key=key, feature_axis=feature_axis, part=part, count=count)
     elif key is not None or part is not None:
         raise ValueError(f"key and part are for files, got {key!r} and {part!r}")
     else:
-        weights = from_array(source, axis)
+        weights = from_array(source, feature_axis, count)
     n, D = weights.shape
     if n < D > _WIDE:
         other = "columns" if weights.features == "rows" else "rows"
         raise ValueError(f"{weights.name}: {n} features in {D} dimensions is no embedding; are the features {other}?")
-    profile = None if activations is None else _profile(activations, activations_key, n, progress)
+    if weights.guessed and weights.features == "columns":
+        warnings.warn(f"{weights.name}: {weights.guess}; if they are not, use feature_axis=", stacklevel=2)
+    profile = None if samples is None else _profile(samples, n, progress)
+    try:
+        return _measurement(weights, profile, tolerance, progress)
+    except MemoryError:
+        raise MemoryError(f"{weights.name}: there is not enough memory for {n} features in {D} dimensions") from None
+
+
+def _measurement(weights: Weights, profile: Profile | None, tolerance: float, progress: bool) -> Measurement:
+    n, D = weights.shape
     passes = 2 if profile is None else 4
     with _bar(passes * n, progress) as bar:
-        capacity, squared_norm, spectrum = _stream(weights, None, bar)
+        capacity, squared_norm, moment = _stream(weights, None, bar)
         comparison = None
         if profile is not None:
             moments = profile.moments
@@ -431,12 +436,16 @@ def measure(
     if n * D * D <= _BLOCKS_WORK:
         accuracy = max(_ORTHOGONAL, 4 * _ROUNDOFF.get(weights.dtype, 0.0))
         found = blocks(np.concatenate(list(weights.blocks())), tolerance=accuracy)
+    eps = float(np.finfo(np.float64 if weights.dtype == "float64" else np.float32).eps)
+    rank = moment.rank(weights.blocks(), eps)
     names = None if profile is None else profile.names
-    return Measurement(weights, capacity, squared_norm, spectrum, tolerance, found, names, comparison)
+    spectrum = moment.spectrum()
+    spectrum.setflags(write=False)
+    return Measurement(weights, capacity, squared_norm, spectrum, rank, tolerance, found, names, comparison)
 
 
-def _stream(weights: Weights, factor: FloatArray | None, bar: Any) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the capacities, squared lengths and spectrum of the rows, each times its factor."""
+def _stream(weights: Weights, factor: FloatArray | None, bar: Any) -> tuple[FloatArray, FloatArray, SecondMoment]:
+    """Return the capacities, squared lengths and second moment of the rows, each times its factor."""
     moment = SecondMoment()
     for block in _blocks(weights, factor):
         moment.add(block)
@@ -446,10 +455,10 @@ def _stream(weights: Weights, factor: FloatArray | None, bar: Any) -> tuple[Floa
         capacity.append(np.asarray(moment.capacities(block), dtype=np.float64))
         square.append(np.einsum("ij,ij->i", block, block, dtype=np.float64))
         bar.update(len(block))
-    arrays = np.concatenate(capacity), np.concatenate(square), moment.spectrum()
+    arrays = np.concatenate(capacity), np.concatenate(square)
     for array in arrays:
         array.setflags(write=False)
-    return arrays
+    return *arrays, moment
 
 
 def _blocks(weights: Weights, factor: FloatArray | None) -> Iterator[npt.NDArray[Any]]:
@@ -459,24 +468,36 @@ def _blocks(weights: Weights, factor: FloatArray | None) -> Iterator[npt.NDArray
         start += len(block)
 
 
-def _profile(activations: Any, key: str | None, features: int, progress: bool) -> Profile:
-    """Return the profile of the activations of that many features."""
+@dataclass(frozen=True)
+class _Samples:
+    """Activations, or what is known of them, and how many features they have, where that can be told at once."""
+
+    where: str
+    data: Any
+    names: tuple[str, ...] | None
+    width: int | None
+
+
+def _samples(activations: Any, key: str | None) -> _Samples:
+    where, data, names = "activations", activations, None
     if isinstance(activations, Profile):
-        if len(activations) != features:
-            raise _mismatch("activations", len(activations), features)
-        return activations
-    if not isinstance(activations, str | os.PathLike):
-        return _measured("activations", activations, None, features, progress)
-    opened = read_activations(activations, key=key)
-    return _measured(str(activations), opened.data, opened.names, features, progress)
+        return _Samples(where, data, names, len(activations))
+    if isinstance(activations, str | os.PathLike):
+        opened = read_activations(activations, key=key)
+        where, data, names = str(activations), opened.data, opened.names
+    shape = getattr(data, "shape", ())
+    return _Samples(where, data, names, len(names) if names is not None else shape[-1] if shape else None)
 
 
-def _measured(where: str, data: Any, names: tuple[str, ...] | None, features: int, progress: bool) -> Profile:
-    width = len(names) if names is not None else getattr(data, "shape", (0, features))[-1]
-    if width != features:  # before reading them all
+def _profile(samples: _Samples, features: int, progress: bool) -> Profile:
+    """Return the profile of the activations of that many features."""
+    where, data, width = samples.where, samples.data, samples.width
+    if width not in (None, features):  # before reading them all
         raise _mismatch(where, width, features)
+    if isinstance(data, Profile):
+        return data
     try:
-        profile = Profile.from_activations(data, names=names, progress=progress)
+        profile = Profile.from_activations(data, names=samples.names, progress=progress)
     except ValueError as error:
         raise error if where in str(error) else ValueError(f"{where}: {error}") from None
     if len(profile) != features:
@@ -484,7 +505,7 @@ def _measured(where: str, data: Any, names: tuple[str, ...] | None, features: in
     return profile
 
 
-def _mismatch(where: str, width: int, features: int) -> ValueError:
+def _mismatch(where: str, width: int | None, features: int) -> ValueError:
     return ValueError(f"{where}: must have one column per feature: {features} features, got {width} columns")
 
 

@@ -13,12 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from os import PathLike
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from capsolve._arrays import cut_by_rows, to_numpy
 from capsolve._checks import FloatArray
@@ -203,6 +201,12 @@ class _Stream:
 
     def add(self, chunk: Any) -> Iterator[int]:
         """Take in a chunk, yielding the number of rows of each part."""
+        if len(chunk.shape) == 3:
+            batches, positions, features = chunk.shape
+            step = max(1, _BLOCK // max(1, positions * features))
+            for start in range(0, batches, step):
+                yield from self.add(chunk[start : start + step].reshape(-1, features))
+            return
         chunk = cut_by_rows(chunk)
         shape = _shape(chunk)
         if not self.block.size:
@@ -214,7 +218,7 @@ class _Stream:
                 f"activations must have the same columns in every chunk: {len(self.block)} at first, "
                 f"{shape[1]} in the chunk that starts at row {self.rows + self.filled}"
             )
-        yield from self._add_sparse(chunk) if sparse.issparse(chunk) else self._add_dense(chunk, shape[0])
+        yield from self._add_sparse(chunk) if _is_sparse(chunk) else self._add_dense(chunk, shape[0])
 
     def finish(self) -> Moments:
         self._flush()
@@ -313,10 +317,8 @@ def _kurtosis_error(standardised: FloatArray, kurtosis: FloatArray, rows: FloatA
 
 
 def _chunks(activations: Any) -> Iterable[Any]:
-    if isinstance(activations, str | bytes | PathLike):
-        raise ValueError(  # noqa: TRY004
-            f"activations must be arrays, got {activations!r}; capsolve.read_activations reads files"
-        )
+    if isinstance(activations, str | bytes):
+        raise ValueError(f"activations must be arrays, got {activations!r}")  # noqa: TRY004
     if _is_array(activations):
         return [activations]
     if isinstance(activations, list | tuple) and not (activations and _is_array(activations[0], ndim=2)):
@@ -331,8 +333,12 @@ def _chunks(activations: Any) -> Iterable[Any]:
 
 def _is_array(value: Any, ndim: int | None = None) -> bool:
     """Whether ``value`` can be cut by rows, as arrays, sparse matrices and the datasets of h5py can."""
-    shaped = sparse.issparse(value) or (hasattr(value, "shape") and hasattr(value, "__getitem__"))
+    shaped = _is_sparse(value) or (hasattr(value, "shape") and hasattr(value, "__getitem__"))
     return shaped and (ndim is None or len(value.shape) == ndim)
+
+
+def _is_sparse(value: Any) -> bool:
+    return hasattr(value, "tocsr")  # SciPy's, which need not be loaded to know
 
 
 def _nested(value: Any) -> npt.NDArray[Any]:
@@ -344,7 +350,8 @@ def _nested(value: Any) -> npt.NDArray[Any]:
 
 def _shape(chunk: Any) -> tuple[int, int]:
     if len(chunk.shape) != 2:
-        raise ValueError(f"activations must be 2-D, samples by features, got shape {tuple(chunk.shape)}")
+        axes = "samples × features or batch × position × feature"
+        raise ValueError(f"activations must be {axes}, got shape {tuple(chunk.shape)}")
     if isinstance(chunk, np.ma.MaskedArray):
         raise ValueError("activations must not be masked: fill the gaps or drop their rows")  # noqa: TRY004
     return chunk.shape[0], chunk.shape[1]

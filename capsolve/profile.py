@@ -29,7 +29,8 @@ class Profile(ReadOnlyArrays):
         κ_i = E x_i⁴ / (E x_i²)² ≥ 1 of the zero-mean input x_i: Pearson's, 3 for a Gaussian. One number
         stands for all features.
     names : sequence of str, optional
-        A name for each feature; several may share one.
+        A name for each feature; several may share one. By default, where the importances are a column of a data frame
+        whose index does not just count, its index.
     moments : Moments, optional
         What the profile was measured from, where it was (see `from_activations`).
 
@@ -64,6 +65,7 @@ class Profile(ReadOnlyArrays):
             raise ValueError(f"moments must be of {v.size} features, got {moments.mean.size}")
         object.__setattr__(self, "importance", _frozen(v))
         object.__setattr__(self, "kurtosis", _frozen(k))
+        names = _index(importance) if names is None else names
         object.__setattr__(self, "names", None if names is None else _one_per_feature(names, v.size))
         object.__setattr__(self, "moments", moments)
 
@@ -94,16 +96,18 @@ class Profile(ReadOnlyArrays):
 
         Parameters
         ----------
-        activations : array, sparse matrix, or iterable of them; shape (samples, n)
-            Anything that is cut by rows: NumPy arrays of any real dtype, memory-mapped ones included,
-            datasets of h5py and the like, SciPy's sparse arrays and matrices, tensors of PyTorch (sparse ones,
-            16-bit ones, on any device, with gradients), nested lists. It is read in
+        activations : array, sparse matrix, or iterable of them; data frame; path or list of paths
+            Anything that is cut by rows, shape (samples, n): NumPy arrays of any real dtype, memory-mapped ones
+            included, datasets of h5py and the like, SciPy's sparse arrays and matrices, tensors of PyTorch (sparse
+            ones, 16-bit ones, on any device, with gradients), nested lists. It is read in
             blocks of 2¹⁸ values (at least 32 rows), so a file larger than the memory will do: 20 MB and 200
-            numbers per feature are at work. Sparse ones take time in proportion to their stored entries.
+            numbers per feature are at work. Sparse ones take time in proportion to their stored entries. Arrays of
+            shape (batch, position, n) hold batch × position samples. Files are read as `capsolve.read_activations`
+            does, and what that returns will do too; it has options for files that can be read in several ways.
         importance : array_like, shape (n,), optional
             Used as it is. By default the variance of each feature.
         names : iterable of str, optional
-            A name for each feature.
+            A name for each feature; by default those in the file or data frame.
         progress : bool
             Show a progress bar on standard error.
 
@@ -118,7 +122,7 @@ class Profile(ReadOnlyArrays):
         ------
         ValueError
             If there are fewer than 30 samples; an entry is NaN, infinite or beyond ±2¹⁰⁰⁰ (its row and column
-            are named); the data are not two-dimensional and real, or chunks differ in width; a positive
+            are named); the data are not of two or three axes and real, or chunks differ in width; a positive
             importance is given to a feature that never varies; or a variance is outside the range of float64
             and no importance is given.
 
@@ -133,8 +137,23 @@ class Profile(ReadOnlyArrays):
         >>> profile.kurtosis.round(1), profile.moments.kurtosis_error.round(1)  # 6/density = 12
         (array([12.1, 11.9]), array([0.3, 0.2]))
         """
-        names = None if names is None else tuple(names)
-        moments = measure(activations, progress=progress)
+        from capsolve.files.activations import as_activations  # noqa: PLC0415
+
+        given = as_activations(activations)
+        names = given.names if names is None else tuple(names)
+        try:
+            return cls._measured(given.data, importance, names, progress)
+        except ValueError as error:
+            if not given.sources or any(str(source) in str(error) for source in given.sources):
+                raise
+            more = f" and {len(given.sources) - 1} more" * (len(given.sources) > 1)
+            raise ValueError(f"{given.sources[0]}{more}: {error}") from None
+
+    @classmethod
+    def _measured(
+        cls, data: Any, importance: npt.ArrayLike | None, names: tuple[str, ...] | None, progress: bool
+    ) -> Profile:
+        moments = measure(data, progress=progress)
         if importance is None:
             lost = ~moments.constant & ~((moments.variance > 0) & np.isfinite(moments.variance))
             _refuse(
@@ -210,10 +229,8 @@ class Profile(ReadOnlyArrays):
         return cls(v, base / (1 - s), names)
 
 
-def problem_of(
-    importance: Any, kurtosis: Any, dimensions: Any
-) -> tuple[Any, Any, tuple[str, ...] | None]:
-    """Return importance, kurtosis and names of a problem that was given as a profile, in memory or not, or as arrays."""
+def problem_of(importance: Any, kurtosis: Any, dimensions: Any) -> tuple[Any, Any, tuple[str, ...] | None]:
+    """Return importance, kurtosis and names of a problem given as a profile, in memory or not, or as arrays."""
     names = None
     if all(hasattr(importance, name) for name in ("importance", "kurtosis", "names")):
         if kurtosis is not None:
@@ -277,13 +294,22 @@ def _frozen(array: FloatArray) -> FloatArray:
     return copy
 
 
+def _index(column: Any) -> tuple[str, ...] | None:
+    """Return the index of a column of a data frame, unless it counts the rows."""
+    index = getattr(column, "index", None)
+    if index is None or callable(index):  # a list has a method of that name
+        return None
+    names = tuple(str(label) for label in index)
+    return None if names == tuple(map(str, range(len(names)))) else names
+
+
 def _one_per_feature(names: Iterable[str], features: int) -> tuple[str, ...]:
     if isinstance(names, str):
-        raise ValueError(f"names must be one string per feature, got the single string {names!r}")  # noqa: TRY004
+        raise ValueError(f"names must be one string per feature, got the single string {_checks.shown(repr(names))}")  # noqa: TRY004
     names = tuple(names)
     for name in names:
         if not isinstance(name, str):
-            raise ValueError(f"names must be strings, got {name!r}")  # noqa: TRY004
+            raise ValueError(f"names must be strings, got {_checks.shown(name)}")  # noqa: TRY004
     if len(names) != features:
         raise ValueError(f"names must have one entry per feature: {features} features, got {len(names)} names")
     return tuple(map(str, names))
@@ -293,8 +319,8 @@ def _refuse(bad: npt.NDArray[np.bool_], names: tuple[str, ...] | None, what: str
     """Raise a `ValueError` that lists the first bad columns and says what is wrong with them."""
     if bad.any():
         columns = np.flatnonzero(bad).tolist()
-        listed = ", ".join(names[i] if names else str(i) for i in columns[:5]) + ", …" * (len(columns) > 5)
-        raise ValueError(f"columns {listed} ({len(columns)} in all) {what}")
+        which = _checks.listed(names[i] if names else str(i) for i in columns)
+        raise ValueError(f"columns {which} ({len(columns)} in all) {what}")
 
 
 def _span(array: FloatArray) -> str:

@@ -19,7 +19,7 @@ OPENED = {
     r"\bsafe_open\b": {"tensors.py"},
     r"\btorch\.load\b": {"tensors.py"},
     r"\bimport zipfile\b": {"tensors.py"},
-    r"\bjson\.loads?\b": {"archives.py", "checkpoints.py", "weights.py"},
+    r"\bjson\.loads?\b": {"archives.py", "checkpoints.py", "tensors.py", "tables.py"},
     r"\buuid4\b|\btempfile\.(?!mkdtemp)|\bos\.replace\b": {"_paths.py"},
 }
 

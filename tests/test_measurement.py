@@ -77,9 +77,9 @@ def test_streaming_is_the_same_as_in_memory(tmp_path, monkeypatch, dtype, featur
     W = np.random.default_rng(0).standard_normal((3000, 40)).astype(dtype)
     save_file({"W_dec": np.ascontiguousarray(W if features == "rows" else W.T)}, tmp_path / "w.safetensors")
     exact = capacities(W.astype(np.float64))
-    whole = measure(tmp_path / "w.safetensors")
+    whole = measure(tmp_path / "w.safetensors", feature_axis=features)
     monkeypatch.setattr(weights, "_BLOCK", 40 * 700)
-    blocks = measure(tmp_path / "w.safetensors")
+    blocks = measure(tmp_path / "w.safetensors", feature_axis=features)
     assert len(list(blocks.weights.blocks())) == 5
     # Rounding errors of a sum of n products add up like a random walk, to about √n of them; see `capacities`.
     tolerance = np.sqrt(len(W)) * np.finfo(np.float64 if dtype == np.float64 else np.float32).eps
@@ -94,7 +94,7 @@ def test_streaming_is_the_same_as_in_memory(tmp_path, monkeypatch, dtype, featur
 def test_totals_are_consistent(seed, n, D, rank):
     rng = np.random.default_rng(seed)
     W = rng.standard_normal((n, min(rank, D))) @ rng.standard_normal((min(rank, D), D))
-    found = measure(W)
+    found = measure(W, feature_axis="rows")
     assert found.rank == min(n, D, rank)
     assert found.total_capacity <= found.rank + 1e-9
     assert found.total_capacity == pytest.approx(found.efficiency * D, rel=1e-14)
@@ -105,6 +105,26 @@ def test_totals_are_consistent(seed, n, D, rank):
     assert sum(found.counts().values()) == n
     counts, edges = found.histogram()
     assert (counts.sum(), edges[0], edges[-1]) == (n, 0.0, found.capacity.max())
+
+
+def test_rows_too_short_for_the_eigenvalues_of_their_moment_count_in_the_rank():
+    pair = measure(np.array([[1, 0], [0, 1e-4], [0, -1e-4]], dtype=np.float32))
+    assert (pair.rank, pair.total_capacity) == (2, pytest.approx(2.0))
+
+
+@pytest.mark.parametrize("shape", [(400, 60), (60, 400), (3000, 12)])
+@pytest.mark.parametrize(("kind", "smallest"), [(np.float32, 3e-4), (np.float64, 1e-12)])
+def test_the_rank_is_that_of_the_stored_numbers(shape, kind, smallest):
+    rng, D, eps = np.random.default_rng(0), shape[1], np.finfo(kind).eps
+    left, right = (np.linalg.qr(rng.standard_normal((size, min(shape))))[0] for size in shape)
+    for missing in (0, 1, 5):
+        lengths = np.geomspace(1.0, smallest, min(shape)) * (np.arange(min(shape)) < min(shape) - missing)
+        W = (1e30 * (left * lengths) @ right.T).astype(kind)
+        found = measure(W, feature_axis="rows")
+        singular = np.linalg.svd(W.astype(float), compute_uv=False)
+        assert found.rank == min(shape) - missing == np.count_nonzero(singular > D * eps * singular[0])
+        if missing == 0:  # negative control: the eigenvalues of M alone tell less
+            assert found.rank > np.count_nonzero(found.spectrum > D * eps * found.spectrum[0])
 
 
 def test_lengths_far_from_one():
@@ -191,7 +211,7 @@ def test_the_losses_are_those_of_the_embedding(seed, n, D):
     profile, W = profile_of(rng, n), rng.standard_normal((n, D)) * rng.pareto(1.0, (n, 1))
     found = measure(W, activations=profile).comparison
     model = QuadraticLoss(profile.importance, profile.kurtosis)
-    np.testing.assert_array_equal(found.capacity, measure(W).capacity)  # inputs of unit variance
+    np.testing.assert_array_equal(found.capacity, measure(W, feature_axis="rows").capacity)  # inputs of unit variance
 
     def loss(log_scale):
         return capsolve.embedding_loss(np.exp(log_scale) * W, profile.importance, profile.kurtosis)
@@ -288,7 +308,7 @@ def test_activations_from_a_file(tmp_path, dictionary):
         ({"tolerance": 0.0}, r"tolerance must be > 0"),
         ({"tolerance": 0.6}, r"tolerance must be in \[0, 0\.5\], got 0\.6"),
         ({"key": "W_dec"}, "key and part are for files, got 'W_dec'"),
-        ({"features": "both"}, 'features must be "rows" or "columns"'),
+        ({"feature_axis": "both"}, 'feature_axis must be "rows" or "columns", or -2 or -1, got both'),
         (
             {"activations": np.zeros((50, 3))},
             "activations: must have one column per feature: 5 features, got 3 columns",
@@ -314,6 +334,36 @@ def test_bad_numbers(tmp_path):
     np.save(tmp_path / "x.npy", np.full((50, 2), np.inf))
     with pytest.raises(ValueError, match=r"x\.npy: activations must be finite, got inf at row 0"):
         measure(np.eye(2), activations=tmp_path / "x.npy")
+
+
+def test_an_array_and_a_file_never_have_different_features(tmp_path):
+    W = np.random.default_rng(0).standard_normal((16, 100))
+    np.save(tmp_path / "wide.npy", W)
+    np.save(tmp_path / "tall.npy", W.T)
+    with pytest.warns(UserWarning, match=r"wide\.npy: the columns are taken as features, being the longer axis"):
+        assert measure(tmp_path / "wide.npy").features == 100
+    with pytest.raises(ValueError, match="W: 16 rows and 100 columns; say whether features are rows or columns"):
+        measure(W)
+    assert (
+        measure(W, feature_axis="columns").features == measure(tmp_path / "tall.npy").features == measure(W.T).features
+    )
+    assert (
+        measure(W, feature_axis="rows").features == measure(tmp_path / "wide.npy", feature_axis="rows").features == 16
+    )
+    # the number of activations says what is meant
+    profile = Profile([1.0] * 16, 9.0)
+    assert (
+        measure(W, activations=profile).features == measure(tmp_path / "wide.npy", activations=profile).features == 16
+    )
+    found = measure(tmp_path / "wide.npy", activations=profile).weights
+    assert (found.reason, found.guessed) == ("there are activations of 16 features", False)
+
+
+def test_more_dimensions_than_memory_has_room_for(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"W": torch.ones(1, 1).expand(10**7, 10**7)}, tmp_path / "w.pt")  # all entries are the same number
+    with pytest.raises(MemoryError, match=r"w\.pt, W: there is not enough memory for 10000000 features in 10000000"):
+        measure(tmp_path / "w.pt", feature_axis="rows")
 
 
 def test_an_orientation_that_must_be_wrong(tmp_path):

@@ -306,12 +306,12 @@ def with_entry(value, row=37, column=2):
         (sparse.csc_array(with_entry(np.nan)), "got nan at row 37, column 2"),
         ([GOOD, sparse.csr_array(with_entry(np.nan))], "got nan at row 77, column 2"),
         (GOOD[:29], "at least 30 samples, got 29"),
-        ([], "must be 2-D"),
+        ([], "must be samples × features"),
         (iter([]), "at least 30 samples, got 0"),
         (iter([GOOD[:0]]), "at least 30 samples, got 0"),
-        (GOOD[:, 0], r"must be 2-D, samples by features, got shape \(40,\)"),
-        (GOOD[None], r"must be 2-D, samples by features, got shape \(1, 40, 3\)"),
-        (iter(GOOD), r"must be 2-D, samples by features, got shape \(3,\)"),
+        (GOOD[:, 0], r"must be samples × features or batch × position × feature, got shape \(40,\)"),
+        (GOOD[None, None], r"must be .* batch × position × feature, got shape \(1, 1, 40, 3\)"),
+        (iter(GOOD), r"must be samples × features or batch × position × feature, got shape \(3,\)"),
         (GOOD[:, :0], "at least one column"),
         (
             iter([GOOD, GOOD[:, :2]]),
@@ -323,7 +323,7 @@ def with_entry(value, row=37, column=2):
         (GOOD.astype(object), "real numbers, got dtype object"),
         (GOOD.astype("M8[s]"), "real numbers, got dtype datetime64"),
         ([[1.0, 2.0], [3.0]], "rectangular"),
-        ("activations.npy", "capsolve.read_activations"),
+        (b"activations.npy", "must be arrays, got b'activations.npy'"),
         (3.0, "got float"),
         (None, "got NoneType"),
         (np.ma.masked_array(GOOD, mask=GOOD > 1), "must not be masked"),
@@ -332,6 +332,14 @@ def with_entry(value, row=37, column=2):
 def test_bad_activations(activations, message):
     with pytest.raises(ValueError, match=message):
         measure(activations)
+
+
+def test_three_axes_are_batch_position_and_feature():
+    stacked = np.stack([GOOD, 2.0 * GOOD])
+    for samples in (stacked, iter([stacked[:1], stacked[1:]])):
+        found = measure(samples)
+        assert found.samples == 80
+        np.testing.assert_array_equal(found.variance, measure(stacked.reshape(80, 3)).variance)
 
 
 def test_the_row_named_is_right_in_later_blocks():

@@ -96,7 +96,7 @@ def test_features_that_never_vary():
         Profile.from_activations(x, importance=[1, 1, 1])
     with pytest.raises(ValueError, match=r"columns dead \(1 in all\) never vary"):
         Profile.from_activations(x, importance=[1, 1, 1], names=["a", "dead", "b"])
-    with pytest.raises(ValueError, match=r"columns 0, 1, 2, 3, 4, … \(9 in all\) never vary"):
+    with pytest.raises(ValueError, match=r"columns 0, 1, 2, 3, 4, 5, 6, 7, 8 \(9 in all\) never vary"):
         Profile.from_activations(np.ones((50, 9)), importance=np.ones(9))
 
 
@@ -233,3 +233,17 @@ def test_optional_libraries_are_not_loaded():
     optional = ("pyarrow", "safetensors", "ml_dtypes", "scipy.stats", "tqdm")
     code = f"import sys, capsolve.profile; print([m for m in {optional} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+class Column(list):
+    """A column of a data frame, which pandas calls a Series."""
+
+    def __init__(self, values, index):
+        super().__init__(values)
+        self.index = index
+
+
+@pytest.mark.parametrize(("index", "names"), [(["x", "x"], ("x", "x")), ([7, 3], ("7", "3")), (range(2), None)])
+def test_the_index_of_a_data_frame_is_taken_for_the_names_unless_it_counts(index, names):
+    assert Profile(Column([1.0, 2.0], index), 3.0).names == names
+    assert Profile(Column([1.0, 2.0], index), 3.0, ["a", "b"]).names == ("a", "b")

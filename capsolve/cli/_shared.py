@@ -6,11 +6,13 @@ import json
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -80,6 +82,60 @@ def keep_inputs(source: Path, *outputs: Path | None) -> None:
             raise click.UsageError(f"the output would replace the input {source}")
 
 
+STANDARD = Path("-")
+"""What stands for standard input and standard output."""
+
+
+class InputPath(click.Path):
+    """The path of an input, or - for standard input; an empty one would mean the current folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        if value == "":
+            self.fail("a path must not be empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+@contextmanager
+def input_file(source: Path) -> Iterator[Path]:
+    """Give the path of an input; standard input is copied to a file of the type that its first bytes show."""
+    if source != STANDARD:
+        yield source
+        return
+    from capsolve.files._paths import copied  # noqa: PLC0415
+
+    with TemporaryDirectory() as folder:
+        path = copied(sys.stdin.buffer, Path(folder))
+        try:
+            yield path
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(path), "standard input")) from None
+
+
+@contextmanager
+def output_table(output: Path) -> Iterator[Path]:
+    """Give the path that a table is to be written to; what is for standard output goes there as CSV."""
+    if output != STANDARD:
+        yield output
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "table.csv")
+        yield path
+        click.echo(path.read_bytes(), nl=False)
+
+
+def table_or_standard(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
+    """Check as `table_path` does; - is standard output, which cannot take a JSON object as well."""
+    if value != str(STANDARD):
+        return table_path(context, parameter, value)
+    if context.params.get("as_json"):
+        raise click.BadParameter("standard output takes the table or the JSON object, not both")
+    return STANDARD
+
+
 @contextmanager
 def about(source: str | Path) -> Iterator[None]:
     """Make complaints about what a file says name the file."""
@@ -113,9 +169,11 @@ def report(
     if as_json:
         print_json(content())
         return
-    click.echo(summary())
-    if any(written):
-        click.echo(f"\nwrote {' and '.join(str(path) for path in written if path is not None)}")
+    aside = STANDARD in written  # there the table is
+    click.echo(summary(), err=aside)
+    if any(path not in (None, STANDARD) for path in written):
+        listed = " and ".join(str(path) for path in written if path not in (None, STANDARD))
+        click.echo(f"\nwrote {listed}", err=aside)
 
 
 def draw(path: Path | None, drawing: str, *what: Any, **how: Any) -> None:
@@ -126,20 +184,22 @@ def draw(path: Path | None, drawing: str, *what: Any, **how: Any) -> None:
         figures.save(getattr(figures, drawing)(*what, **how), path)
 
 
-json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a summary.")
+json_flag = click.option(
+    "--json", "as_json", is_flag=True, is_eager=True, help="Print one JSON object instead of a summary."
+)
 
 
 def load_profile(name: str) -> Profile:
-    """Return the built-in example of that name, or the profile in the file."""
+    """Return the built-in example of that name, or the profile in the file, or on standard input for -."""
     from capsolve.examples import example, examples  # noqa: PLC0415
     from capsolve.files import read_profile  # noqa: PLC0415
 
     if name in examples():
         return example(name)
-    path = Path(name)
-    if not path.suffix and not path.exists():
+    if name and Path(name) != STANDARD and not Path(name).suffix and not Path(name).exists():
         raise ValueError(f"{name}: no such file, and no built-in example; the examples are {', '.join(examples())}")
-    return read_profile(path)
+    with input_file(Path(name)) as path:
+        return read_profile(path if name else name)
 
 
 def resumable(pieces: str, processes: str = "Processes.") -> Callable[[Any], Any]:

@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from capsolve.cli._shared import draw, figure_path, in_range, json_flag, keep_inputs, report, table_path
+from capsolve.cli._shared import (
+    STANDARD,
+    InputPath,
+    draw,
+    figure_path,
+    in_range,
+    input_file,
+    json_flag,
+    keep_inputs,
+    output_table,
+    report,
+    table_or_standard,
+)
 
 if TYPE_CHECKING:
     from capsolve.measurement import Comparison, Measurement
 
 
+def part_number(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
+    """Return the number of a matrix, or "all"."""
+    try:
+        return value if value in (None, "all") else int(value)
+    except ValueError:
+        raise click.BadParameter(f"must be an integer or all, got {value}") from None
+
+
 @click.command("measure")
-@click.argument("weights", type=click.Path(path_type=Path))
+@click.argument("weights", type=InputPath())
 @click.option("--key", metavar="NAME", help="Which matrix of the file, W_dec for example; by default its decoder.")
 @click.option("--features", type=click.Choice(["rows", "columns"]), help="What stands for a feature.")
-@click.option("--part", type=int, metavar="I", help="Which matrix of an array with three axes, from 0.")
+@click.option("--part", callback=part_number, metavar="I", help="Which matrix of three axes, from 0; or all of them.")
 @click.option(
     "--activations",
-    type=click.Path(path_type=Path),
+    type=InputPath(),
     metavar="FILE",
-    help="Samples of the features, one column each: .npy, .npz, .csv, .parquet or .safetensors.",
+    help="Samples of the features, one column each: .npy, .npz, .csv, .parquet, .safetensors or .pt.",
 )
 @click.option("--activations-key", metavar="NAME", help="Which array of a file of activations that has several.")
 @click.option(
@@ -34,14 +56,20 @@ if TYPE_CHECKING:
     callback=in_range(1e-12, 0.5),
     help="A feature counts as monosemantic from capacity 1 - tolerance on.",
 )
-@click.option("-o", "--output", callback=table_path, metavar="FILE", help="Write the capacities as .csv or .parquet.")
+@click.option(
+    "-o",
+    "--output",
+    callback=table_or_standard,
+    metavar="FILE",
+    help="Write the capacities as .csv or .parquet; - is standard output.",
+)
 @click.option("--figure", callback=figure_path, metavar="FILE", help="Draw the measurement as .png, .pdf or .svg.")
 @json_flag
 def command(
     weights: Path,
     key: str | None,
     features: str | None,
-    part: int | None,
+    part: int | str | None,
     activations: Path | None,
     activations_key: str | None,
     tolerance: float,
@@ -51,44 +79,94 @@ def command(
 ) -> None:
     """Measure the capacity of every feature in an embedding.
 
-    WEIGHTS is a .safetensors, .npz, .npy, .pt or .pth file of any size, or a folder that has one: the decoder of a
-    sparse autoencoder, for example. Which axis counts the features is known from cfg.json beside it, from the usual
-    layouts or from the biases; else the longer axis is taken, and a note says so. With activations, the optimum for
-    the same importance and kurtosis is put beside it.
+    WEIGHTS is a .safetensors, .npz, .npy, .pt, .pth, .bin or .ckpt file of any size, the .index.json file of a model in
+    several files, or a folder that has one: the decoder of a sparse autoencoder, for example. Which axis counts the
+    features is known from cfg.json or config.json beside it, from the usual layouts or from the biases; else the longer
+    axis is taken, and a note says so. With activations, the optimum for the same importance and kurtosis is put beside
+    it.
 
     \b
-    Example:
+    Examples:
       capsolve measure sae_weights.safetensors --figure measurement.png
+      capsolve measure crosscoder.pt --part all
     """  # noqa: D301  (click's mark for lines to be kept)
-    from capsolve.measurement import measure as find  # noqa: PLC0415
-
     if activations_key is not None and activations is None:
         raise click.UsageError("--activations-key needs --activations")
+    if part == "all" and figure is not None:
+        raise click.UsageError("--figure shows one matrix: choose it with --part")
     for source in (weights, activations):
         if source is not None:
             keep_inputs(source, output, figure)
-    found = find(
-        weights,
-        key=key,
-        feature_axis=features,
-        part=part,
-        activations=activations,
-        activations_key=activations_key,
-        tolerance=tolerance,
-        progress=sys.stderr.isatty(),
-    )
-    if found.weights.guessed:
-        click.echo(
-            f"capsolve: note: the {found.weights.features} are taken as features, being the longer axis; "
-            "if they are not, use --features",
-            err=True,
-        )
-    if output is not None:
-        from capsolve.files.tables import write_table  # noqa: PLC0415
 
-        write_table(found.to_dict(), output)
-    draw(figure, "measurement", found)
-    report(as_json, lambda: _measurement_content(found), found.summary, output, figure)
+    from capsolve.measurement import measure  # noqa: PLC0415
+
+    with input_file(weights) as path, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* being the longer axis;")  # the note below says so
+
+        def find(number: int | None) -> Measurement:
+            found = measure(
+                path,
+                key=key,
+                feature_axis=features,
+                part=number,
+                activations=activations,
+                activations_key=activations_key,
+                tolerance=tolerance,
+                progress=sys.stderr.isatty(),
+            )
+            return replace(found, weights=replace(found.weights, path=weights)) if weights == STANDARD else found
+
+        found = [find(0 if part == "all" else part)]  # type: ignore[arg-type]
+        if part == "all":
+            found += map(find, range(1, found[0].weights.parts or 1))
+    first = found[0]
+    if first.weights.guessed:
+        click.echo(f"capsolve: note: {first.weights.guess}; if they are not, use --features", err=True)
+    if output is not None:
+        _write(found, output, part == "all")
+    draw(figure, "measurement", first)
+    if part == "all":
+        report(as_json, lambda: _parts_content(found), lambda: _parts_summary(found), output)
+    else:
+        report(as_json, lambda: _measurement_content(first), first.summary, output, figure)
+
+
+def _write(found: list[Measurement], output: Path, numbered: bool) -> None:
+    import numpy as np  # noqa: PLC0415
+
+    from capsolve.files.tables import write_table  # noqa: PLC0415
+
+    tables = [one.to_dict() for one in found]
+    if numbered:
+        tables = [{"part": np.full(found[0].features, number)} | table for number, table in enumerate(tables)]
+    with output_table(output) as path:
+        write_table({name: np.concatenate([table[name] for table in tables]) for name in tables[0]}, path)
+
+
+def _parts_summary(found: list[Measurement]) -> str:
+    """Return a line for each matrix of an array with three axes, and the sums over them."""
+    first, phases = found[0], ("monosemantic", "polysemantic", "ignored")
+    lines = [
+        f"{first.weights.name}: {len(found)} times {first.features} features in {first.dimensions} dimensions",
+        f"(features are {first.weights.features}: {first.weights.reason})",
+        "",
+        f"{'part':<8}{'capacity':>10}{'efficiency':>12}{'rank':>7}" + "".join(f"{phase:>14}" for phase in phases),
+    ]
+    for name, ones in (*((str(number), [one]) for number, one in enumerate(found)), ("all", found)):
+        total = sum(one.total_capacity for one in ones)
+        rank, counts = sum(one.rank for one in ones), [one.counts() for one in ones]
+        lines.append(
+            f"{name:<8}{total:>10.6g}{total / (len(ones) * first.dimensions):>12.4f}{rank:>7}"
+            + "".join(f"{sum(count[phase] for count in counts):>14}" for phase in phases)
+        )
+    return "\n".join(lines)
+
+
+def _parts_content(found: list[Measurement]) -> dict[str, Any]:
+    records = [{"part": number} | _measurement_content(one) for number, one in enumerate(found)]
+    whole = {name: records[0][name] for name in ("weights", "key")}
+    own = [{name: value for name, value in record.items() if name not in whole} for record in records]
+    return whole | {"total": sum(one.total_capacity for one in found), "parts": own}
 
 
 def _measurement_content(found: Measurement) -> dict[str, Any]:

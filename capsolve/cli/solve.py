@@ -10,6 +10,7 @@ import click
 
 from capsolve.cli._shared import (
     NOT_CERTIFIED,
+    STANDARD,
     about,
     draw,
     figure_path,
@@ -17,10 +18,10 @@ from capsolve.cli._shared import (
     json_flag,
     keep_inputs,
     load_profile,
+    output_table,
     report,
-    table_path,
+    table_or_standard,
 )
-from capsolve.files import _paths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 def _larger_than_memory(profile: str) -> bool:
     """Return whether the profile is a folder of files, or a pattern for them."""
     from capsolve.examples import examples  # noqa: PLC0415
+    from capsolve.files._paths import is_dataset  # noqa: PLC0415
 
-    return profile not in examples() and _paths.is_dataset(profile)
+    return profile not in examples() and is_dataset(profile)
 
 
 def _output(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
@@ -42,8 +44,8 @@ def _output(context: click.Context, parameter: click.Parameter, value: str | Non
     from capsolve.files._paths import require_new_folder  # noqa: PLC0415
 
     if value is None or not _larger_than_memory(context.params["profile"]):
-        return table_path(context, parameter, value)
-    if Path(value).suffix:
+        return table_or_standard(context, parameter, value)
+    if Path(value).suffix or Path(value) == STANDARD:
         raise click.BadParameter(f"the allocation of a folder is written to a folder, got {value}")
     try:
         return require_new_folder(value)
@@ -75,7 +77,7 @@ def _output(context: click.Context, parameter: click.Parameter, value: str | Non
     "--output",
     callback=_output,
     metavar="FILE",
-    help="Write the allocation as .csv or .parquet; for a folder, to a new folder.",
+    help="Write the allocation as .csv or .parquet, - is standard output; for a folder, to a new folder.",
 )
 @click.option("--figure", callback=figure_path, metavar="FILE", help="Draw the allocation as .png, .pdf or .svg.")
 @json_flag
@@ -94,7 +96,8 @@ def command(
 
     PROFILE is a .csv or .parquet file with the columns importance, kurtosis and, optionally, name; or a
     built-in example: digits. Examples have no suffix and files must have one, so neither can hide the other. A
-    folder of .parquet files, or a quoted pattern such as 'profile/*.parquet', may be larger than memory.
+    folder of .parquet files, or a quoted pattern such as 'profile/*.parquet', may be larger than memory. With -
+    the profile is read from standard input.
 
     \b
     Examples:
@@ -119,7 +122,8 @@ def command(
     if output is not None:
         from capsolve.files.allocations import write_allocation  # noqa: PLC0415
 
-        write_allocation(allocation, output, names=given.names)
+        with output_table(output) as path:
+            write_allocation(allocation, path, names=given.names)
     draw(figure, "allocation", allocation, names=given.names)
     content = functools.partial(_allocation_content, profile, bias, allocation, given.names)
     report(as_json, content, allocation.summary, output, figure)

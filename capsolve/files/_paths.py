@@ -6,14 +6,23 @@ import errno
 import glob
 import os
 import shutil
+import stat
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from capsolve._checks import shown
 
 StrPath = str | os.PathLike[str]
+
+_PATIENCE = 5.0  # seconds that a folder may take to go
+
+# How files of other types than text begin.
+_MAGIC = {b"\x93NUMPY": ".npy", b"PAR1": ".parquet", b"PK\x03\x04": ".npz", b"\x80\x02": ".pt"}
 
 
 def optional_module(module: str, extra: str) -> Any:
@@ -27,27 +36,75 @@ def optional_module(module: str, extra: str) -> Any:
 
 @contextmanager
 def readable_file(path: Path, *broken: type[Exception]) -> Iterator[None]:
-    """Turn what a library says of a broken file into one line that names the path."""
+    """Turn what a library raises for a broken file, of some types or any, into one line that names the path."""
     try:
         yield
-    except broken as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{path}: not a readable {path.suffix} file: {reason}") from None
+    except ImportError:
+        raise
+    except MemoryError:
+        raise MemoryError(f"{path}: there is not enough memory to read it") from None
+    except Exception as error:
+        told = isinstance(error, ValueError) and str(error).startswith(f"{path}: ")
+        if told or (broken and not isinstance(error, broken)):
+            raise
+        if isinstance(error, OSError) and error.errno in {errno.EIO, errno.ENOENT, errno.EACCES}:
+            raise os_error(error.errno, path) from None
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path}: not a readable {path.suffix} file: {shown(reason, 200)}") from None
 
 
 def is_dataset(path: StrPath) -> bool:
     """Return whether `capsolve.open_profile` is what a path is meant for: a folder, or a pattern."""
-    return Path(path).is_dir() or (glob.has_magic(str(path)) and not Path(path).exists())
+    given = Path(path)
+    return str(path) != "" and (given.is_dir() or (glob.has_magic(str(path)) and not given.exists()))
+
+
+def require_path(path: StrPath) -> Path:
+    """Return the path; an empty one, which would mean the current folder, is a `ValueError`."""
+    if not os.fspath(path):
+        raise ValueError("a path must not be empty")
+    return Path(path)
+
+
+def regular_file(path: StrPath) -> Path:
+    """Return the path of a regular file: what every reader opens goes through here.
+
+    A pipe or a device may have no end. Raises `ValueError` for one and for an empty path, and `OSError` for what is
+    missing or a directory.
+    """
+    path = require_path(path)
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise os_error(errno.EISDIR, path)
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{path}: must be a regular file, got a pipe, socket or device")
+    return path
 
 
 def existing_file(path: StrPath, *known: str) -> tuple[Path, str]:
-    """Return the path and its suffix, of a readable file that is not empty."""
-    path = Path(path)
-    with path.open("rb") as file:  # missing, a directory, unreadable: the operating system's own words
+    """Return the path and its suffix, of a readable regular file that is not empty."""
+    path = regular_file(path)
+    with path.open("rb") as file:  # unreadable: the operating system's own words
         kind = known_suffix(path, *known)
         if not file.read(1):
             raise ValueError(f"{path}: the file is empty")
     return path, kind
+
+
+def copied(stream: IO[bytes], folder: Path) -> Path:
+    """Copy a stream to a file in a folder, with the suffix of what its first bytes show; text is CSV."""
+    path = folder / "input"
+    with path.open("wb") as file:
+        shutil.copyfileobj(stream, file)
+    with path.open("rb") as file:
+        start = file.read(300)
+    suffix = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), ".csv")
+    if start[8:9] == b"{":  # after the length of a header in JSON
+        suffix = ".safetensors"
+    if suffix == ".npz":  # or another zip file, as the name of what it holds first tells
+        length = int.from_bytes(start[26:28], "little")
+        suffix = ".npz" if start[30 : 30 + length].endswith(b".npy") else ".pt"
+    return path.rename(path.with_suffix(suffix))
 
 
 def known_suffix(path: StrPath, *known: str) -> str:
@@ -79,7 +136,7 @@ def replacing(path: StrPath) -> Iterator[Path]:
             shutil.copymode(target, temporary)
         temporary.replace(target)
     except OSError as error:
-        if error.filename == str(temporary):
+        if error.filename in (None, str(temporary)):  # a full disk has no name
             raise os_error(error.errno or errno.EIO, path) from None
         raise
     finally:
@@ -105,7 +162,9 @@ def new_folder(folder: StrPath) -> Iterator[Path]:
         yield temporary
         temporary.replace(target)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        end = time.monotonic() + _PATIENCE
+        while temporary.exists() and time.monotonic() < end:
+            shutil.rmtree(temporary, ignore_errors=True)  # which fails if a thread that is still at work adds a file
 
 
 def require_new_folder(folder: StrPath) -> Path:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from capsolve._checks import shown
 from capsolve.files._paths import StrPath
-from capsolve.files.tensors import BROKEN, Arrays, read_arrays, write_arrays
+from capsolve.files.tensors import Arrays, read_arrays, write_arrays
 
 FORMAT = 1
 
@@ -36,9 +37,10 @@ def reading_archive(path: StrPath, kind: str) -> Iterator[tuple[dict[str, Any], 
         arrays = read_arrays(path)
         facts = json.loads(str(arrays.pop("facts")))
         if (facts["kind"], facts["format"]) != (kind, FORMAT):
-            raise ValueError(f"it is {facts['kind']!r}, format {facts['format']}")
+            raise ValueError(f"it is {facts['kind']!r}, format {facts['format']}")  # noqa: TRY301
         yield facts, arrays
     except FileNotFoundError:
         raise
-    except (*BROKEN, KeyError, TypeError, OSError) as error:
-        raise ValueError(f"{path}: not {kind}: {error}") from None
+    except Exception as error:
+        reason = str(error).removeprefix(f"{path}: ").strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path}: not {kind}: {shown(reason, 200)}") from None

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from capsolve._checks import FloatArray
+from capsolve._checks import FloatArray, shown
 from capsolve.allocation import Allocation, Phase, phases
-from capsolve.files._paths import StrPath, new_folder, optional_module, readable_file, replacing
+from capsolve.files._paths import StrPath, new_folder, optional_module, readable_file, replacing, require_path
 from capsolve.files.tables import found_columns, parquet_file, write_parquet
 from capsolve.losses.quadratic import QuadraticLoss
 
@@ -99,12 +99,13 @@ class _Piece(NamedTuple):
 
 def parquet_files(path: StrPath) -> list[Path]:
     """Return the Parquet files in a folder, or that a pattern matches, in order; at least one."""
-    folder = Path(path)
+    folder = require_path(path)
     if folder.is_dir():
         # hidden files are those that are being written
         found = [file for file in folder.rglob("*.parquet") if not file.relative_to(folder).as_posix().startswith(".")]
+        found = [file for file in found if not file.is_dir()]
     else:
-        found = [folder] if folder.is_file() else [Path(file) for file in glob.glob(str(path), recursive=True)]
+        found = [folder] if folder.exists() else [Path(file) for file in glob.glob(str(path), recursive=True)]
     if not found:
         raise ValueError(f"{path}: there are no .parquet files")
     return sorted(found)
@@ -113,13 +114,13 @@ def parquet_files(path: StrPath) -> list[Path]:
 def _pieces(path: Path) -> Iterator[_Piece]:
     """Yield the pieces that a file is read in, after a look at its columns."""
     types = optional_module("pyarrow.types", "parquet")
-    with parquet_file(path) as file:
+    with parquet_file(path) as file, readable_file(path):
         schema, footer = file.schema_arrow, file.metadata
         lengths = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
     for name in found_columns(path, schema.names, _LEAST):
         kind = schema.field(name).type
         if not (types.is_integer(kind) or types.is_floating(kind)):
-            raise ValueError(f"{path}: column {name} must hold numbers, got {kind}")
+            raise ValueError(f"{path}: column {name} must hold numbers, got {shown(str(kind))}")
     begin = first = rows = 0
     for group, length in enumerate([*lengths, _ROWS]):
         if rows and rows + length > _ROWS:
@@ -131,8 +132,7 @@ def _pieces(path: Path) -> Iterator[_Piece]:
 def _column(plan: Any, name: str) -> FloatArray:
     """Read and check one column of one piece."""
     path, groups, first, rows = plan[0]
-    arrow = optional_module("pyarrow", "parquet")
-    with parquet_file(path) as file, readable_file(path, arrow.ArrowException, OSError):
+    with parquet_file(path) as file, readable_file(path):
         cells = file.read_row_groups(list(groups), columns=[name]).column(0)
     column: FloatArray = cells.to_numpy().astype(np.float64)  # nulls become NaN
     if column.size != rows:

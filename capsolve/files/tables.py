@@ -13,17 +13,32 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from capsolve._checks import listed, shown
-from capsolve.files._paths import StrPath, existing_file, known_suffix, optional_module, readable_file, replacing
+from capsolve.files._paths import (
+    StrPath,
+    existing_file,
+    known_suffix,
+    optional_module,
+    readable_file,
+    regular_file,
+    replacing,
+)
 
 # What pandas writes above the index in a CSV file or calls such a column when it reads it back, and what it calls an
 # index without a name in a Parquet file.
 _UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)?)?")
 _INDEX_LEVEL = re.compile(r"__index_level_\d+__")
+
+# Text that a spreadsheet takes for a formula, and the same when it was written, with an apostrophe in front of it.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+_QUOTED_FORMULA = re.compile(r"'+[=+\-@\t\r\n＝＋－＠]")
+
+# What is read as a whole has so many bytes and rows at most, and a line of text so many characters.
+_LARGEST, _MOST_ROWS, _LONGEST_LINE = 2**32, 2**28, 2**26
 
 
 def number(*, low: float = -math.inf, high: float = math.inf) -> Callable[[Any], float]:
@@ -87,6 +102,8 @@ def read_table(
     {'name': ['a', 'b, c'], 'size': [0.1, 2.0]}
     """
     path, kind = existing_file(path, ".csv", ".parquet")
+    if path.stat().st_size > _LARGEST:
+        raise ValueError(f"{path}: a table is read as a whole and must have at most {_LARGEST} bytes")
     table = (_read_csv if kind == ".csv" else _read_parquet)(path, columns, optional, index)
     if not all(table.values()):
         raise ValueError(f"{path}: there are no rows")
@@ -97,7 +114,8 @@ def write_table(columns: Mapping[str, Iterable[Any]], path: StrPath) -> None:
     """Write columns of numbers, truth values or text to a .csv or .parquet file.
 
     Floats are written so that reading restores them to the last bit. In a CSV file truth values are ``true`` and
-    ``false``.
+    ``false``, and text that a spreadsheet would execute, such as ``=1+1``, has an apostrophe in front of it, which
+    `read_table` takes away.
 
     Raises `ValueError` if columns differ in length or hold anything else, or the file type is unknown, and `OSError` if
     the file cannot be written. A file that is there already is replaced, when the new one is complete.
@@ -119,7 +137,7 @@ def column_names(path: StrPath) -> list[str]:
     """Return what the columns of a .csv or .parquet file are called."""
     path, kind = existing_file(path, ".csv", ".parquet")
     if kind == ".csv":
-        return next(csv_rows(path))[1]
+        return list(map(as_meant, next(csv_rows(path))[1]))
     with parquet_file(path) as file:
         names: list[str] = file.schema_arrow.names
     return names
@@ -163,34 +181,47 @@ def _table(wanted: Iterable[_Wanted], values: Iterable[list[Any]]) -> dict[str, 
 
 def _read_csv(path: Path, *what: Any) -> dict[str, list[Any]]:
     rows = csv_rows(path)
-    _, header = next(rows)
+    header = list(map(as_meant, next(rows)[1]))
     wanted = _wanted(path, header, list(range(unnamed_columns(header))), *what)
     values: list[list[Any]] = [[] for _ in wanted]
     for row, cells in rows:
-        if len(cells) != len(header):
-            raise wrong_width(path, row, cells, len(header))
         for column, into in zip(wanted, values, strict=True):
             try:
-                into.append(column.parse(cells[column.position]))
+                into.append(column.parse(as_meant(cells[column.position])))
             except ValueError as error:
                 raise bad_cell(path, row, column.name, error) from None
     return _table(wanted, values)
 
 
 def _write_csv(cells: Mapping[str, list[Any]], path: Path) -> None:
-    words = [[("false", "true")[c] if c is True or c is False else c for c in column] for column in cells.values()]
+    words = [[_written(cell) for cell in column] for column in ([*cells], *cells.values())]
     # a bare carriage return is quoted only when all text is
-    returns = any(isinstance(c, str) and "\r" in c for column in [list(cells), *words] for c in column)
+    returns = any(isinstance(c, str) and "\r" in c for column in words for c in column)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL)
-        writer.writerow(cells)
-        writer.writerows(zip(*words, strict=True))
+        writer.writerow(words[0])
+        writer.writerows(zip(*words[1:], strict=True))
+
+
+def _written(cell: Any) -> Any:
+    """Return a cell as it stands in a CSV file."""
+    if isinstance(cell, str):
+        return f"'{cell}" if _FORMULA.match(cell) else cell
+    return ("false", "true")[cell] if isinstance(cell, bool) else cell
+
+
+def as_meant(cell: str) -> str:
+    """Return what was meant by text in a CSV file: without the apostrophe that keeps spreadsheets from executing it."""
+    return cell[1:] if _QUOTED_FORMULA.match(cell) else cell
 
 
 def _read_parquet(path: Path, *what: Any) -> dict[str, list[Any]]:
-    with parquet_file(path) as file:
+    with parquet_file(path) as file, readable_file(path):
         header = file.schema_arrow.names
         wanted = _wanted(path, header, parquet_index(file.schema_arrow), *what)
+        if file.metadata.num_rows > _MOST_ROWS:  # a small file may claim any number
+            got = file.metadata.num_rows
+            raise ValueError(f"{path}: a table is read as a whole and must have at most {_MOST_ROWS} rows, got {got}")
         content = file.read(columns=[header[column.position] for column in wanted])
         cells = [content.column(header[column.position]).to_pylist() for column in wanted]
     for column, values in zip(wanted, cells, strict=True):
@@ -222,20 +253,30 @@ def _cells(name: str, column: Iterable[Any]) -> list[Any]:
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield number and cells of each row that is not blank; there is at least one."""
-    row, seen = 0, False
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    """Yield number and cells of each row that is not blank; there is at least one, and all are of one width."""
+    row, width = 0, 0
+    with readable_file(path), regular_file(path).open(encoding="utf-8-sig", newline="") as file:
         try:
-            for row, cells in enumerate(csv.reader(file, strict=True), 1):
+            for row, cells in enumerate(csv.reader(_lines(file), strict=True), 1):
+                width = width or len(cells)
+                if cells and len(cells) != width:
+                    raise ValueError(f"{path}: row {row} must have {width} cells, got {len(cells)}")
                 if cells:
-                    seen = True
                     yield row, cells
         except UnicodeDecodeError:
             raise ValueError(f"{path}: after row {row}: the text is not UTF-8") from None
         except csv.Error as error:
             raise ValueError(f"{path}: after row {row}: {error}") from None
-    if not seen:
+    if not width:
         raise ValueError(f"{path}: the file is empty")
+
+
+def _lines(file: IO[str]) -> Iterator[str]:
+    """Yield the lines of a file, each of bounded length."""
+    while line := file.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise csv.Error(f"a line must have less than {_LONGEST_LINE} characters")
+        yield line
 
 
 def unnamed_columns(header: Sequence[str]) -> int:
@@ -258,11 +299,6 @@ def counts_rows(cells: Sequence[Any], start: int = 0) -> bool:
     return all(str(cell) == str(row) for row, cell in enumerate(cells, start))
 
 
-def wrong_width(path: Path, row: int, cells: list[str], width: int) -> ValueError:
-    """Return the complaint about a row that is too short or too long."""
-    return ValueError(f"{path}: row {row} must have {width} cells, got {len(cells)}")
-
-
 def bad_cell(path: Path, row: int, column: str | int, error: object) -> ValueError:
     """Return the complaint about a cell."""
     return ValueError(f"{path}: row {row}, column {shown(str(column))}: {error}")
@@ -270,9 +306,9 @@ def bad_cell(path: Path, row: int, column: str | int, error: object) -> ValueErr
 
 def parquet_file(path: Path) -> Any:
     """Open a Parquet file to be read piece by piece: without the small buffer all of it gets into memory."""
-    parquet, arrow = optional_module("pyarrow.parquet", "parquet"), optional_module("pyarrow", "parquet")
-    with readable_file(path, arrow.ArrowException):
-        return parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**16)
+    _, parquet = optional_module("pyarrow", "parquet"), optional_module("pyarrow.parquet", "parquet")
+    with readable_file(path):
+        return parquet.ParquetFile(regular_file(path), pre_buffer=False, buffer_size=2**16)
 
 
 def found_columns(path: Path, header: list[str], wanted: Iterable[str], optional: Collection[str] = ()) -> list[str]:

@@ -10,7 +10,7 @@ Embeddings larger than memory come as Dask arrays: two passes over chunks of row
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, Self
 
 import array_api_compat as api
@@ -128,11 +128,38 @@ class SecondMoment:
 
     def spectrum(self) -> FloatArray:
         """Return the D eigenvalues of M, largest first; for blocks that were two-dimensional NumPy arrays."""
-        peak = float(self._scale.max())
-        unit = (self._scale / (peak or 1.0)).astype(np.float64)
-        eigenvalues = np.linalg.eigvalsh(self._moment * np.outer(unit, unit))[::-1]
+        moment, peak = self._in_one_unit()
+        eigenvalues: FloatArray = np.maximum(np.linalg.eigvalsh(moment)[::-1], 0.0)
         with np.errstate(over="ignore"):
-            return np.maximum(eigenvalues, 0.0) * peak * peak
+            return eigenvalues * peak * peak
+
+    def rank(self, blocks: Iterable[FloatArray], eps: float) -> int:
+        """Return the number of W's singular values σ above D·eps of the largest, eps being M's relative error.
+
+        M has their squares, and where those are small, only its errors. So ``blocks``, the rows that were added,
+        two-dimensional NumPy arrays, are projected on the directions that M shows to be weak, and factored in float64.
+        An error of c·eps in M leaves c·eps·σ_max²/σ of a strong direction in the weak ones. For c up to 8 that does not
+        count if all directions with σ/σ_max up to 8/D are taken for weak.
+        """
+        moment, peak = self._in_one_unit()
+        eigenvalues, directions = np.linalg.eigh(moment)
+        D, largest = len(eigenvalues), max(float(eigenvalues[-1]), 0.0)
+        weak = directions[:, eigenvalues <= max(D * eps, (8.0 / D) ** 2) * largest]
+        if not weak.size:
+            return D
+        factor: Any = np.empty((0, weak.shape[1]))
+        for block in blocks:
+            for rows in row_blocks(block, _ADD):
+                factor = np.linalg.qr(np.concatenate([factor, (rows.astype(np.float64) / peak) @ weak]), mode="r")
+        singular = np.linalg.svd(factor, compute_uv=False)
+        return D - int(weak.shape[1]) + int(np.count_nonzero(singular > D * eps * math.sqrt(largest)))
+
+    def _in_one_unit(self) -> tuple[FloatArray, float]:
+        """Return M over the square of W's largest entry, and that entry, or 1."""
+        peak = float(self._scale.max()) or 1.0
+        unit = np.asarray(self._scale / peak, dtype=np.float64)
+        moment: FloatArray = self._moment * np.outer(unit, unit)
+        return moment, peak
 
     def _parts(self, rows: Any) -> tuple[Any, list[tuple[Any, Any, Any]]]:
         """Return, per block, (own, total, unit): |w|⁴ and wᵀMw in one unit, and √ of that unit over |w|²."""

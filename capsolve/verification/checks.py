@@ -104,10 +104,10 @@ def verify(
     Examples
     --------
     >>> import capsolve
-    >>> report = capsolve.verify([2, 1, 1, 1, 1, 1], 9.0, 3, samples=20_000)
+    >>> report = capsolve.verify([2, 1, 1, 1, 1, 1], 9.0, 3, samples=20_000, rng=0)
     >>> report
     Verification('6 features in 3 dimensions', AGREE: 7 agree)
-    >>> wrong = capsolve.verify([2, 1, 1, 1, 1, 1], 9.0, 3, capacity=[0.5] * 6, samples=20_000)
+    >>> wrong = capsolve.verify([2, 1, 1, 1, 1, 1], 9.0, 3, capacity=[0.5] * 6, samples=20_000, rng=0)
     >>> wrong.verdict
     <Verdict.DISAGREE: 'disagree'>
 

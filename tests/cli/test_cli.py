@@ -57,7 +57,7 @@ def test_entry_point_is_the_command():
         (["solve", "digits", "-D", "1", "--tolerance", "2"], "must be a number in [0, 1], got 2"),
         (["solve", "digits", "-D", "1", "--tolerance", "nan"], "must be a number in [0, 1], got nan"),
         (["solve", "digits", "digits", "-D", "1"], "unexpected extra argument"),
-        (["profile"], "Missing argument 'ACTIVATIONS'"),
+        (["profile"], "Missing argument 'ACTIVATIONS...'"),
         (["measure"], "Missing argument 'WEIGHTS'"),
         (["measure", "w.npy", "--features", "row"], "'row' is not one of 'rows', 'columns'"),
         (["measure", "w.npy", "--tolerance", "0"], "must be a number in [1e-12, 0.5], got 0"),

@@ -1,5 +1,7 @@
 """``capsolve measure``: what the library says of an embedding, in words and as JSON."""
 
+import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +78,52 @@ def test_measure_notes_a_guess_on_standard_error(run, tmp_path):
         "capsolve: note: the columns are taken as features, being the longer axis; if they are not, use --features\n"
     )
     assert run("measure", "w.npy", "--features", "rows")[2] == ""
+
+
+def test_measure_all_parts(run, fails, tmp_path):
+    W = np.random.default_rng(0).standard_normal((4, 3, 5))
+    np.savez(tmp_path / "toy.npz", W=W, b_final=np.ones((4, 5)))
+    status, out, err = run("measure", "toy.npz", "--part", "all", "-o", "c.csv")
+    assert (status, err) == (0, "")
+    found = [capsolve.measure(one, feature_axis="columns") for one in W]
+    lines = out.splitlines()
+    assert lines[0] == "toy.npz, W: 4 times 5 features in 3 dimensions"
+    for line, number, one in zip(lines[4:8], range(4), found, strict=True):
+        assert line.split()[:4] == [
+            str(number), f"{one.total_capacity:.6g}", f"{one.efficiency:.4f}", str(one.rank),
+        ]  # fmt: skip
+    total = sum(one.total_capacity for one in found)
+    assert lines[8].split()[:4] == ["all", f"{total:.6g}", f"{total / 12:.4f}", "12"]
+    content = strict_json(run("measure", "toy.npz", "--part", "all", "--json")[1])
+    assert content["total"] == pytest.approx(total, rel=1e-14)
+    assert [one["part"] for one in content["parts"]] == [0, 1, 2, 3]
+    one = strict_json(run("measure", "toy.npz", "--part", "2", "--json")[1])
+    assert content["parts"][2] | {"weights": one["weights"], "key": "W"} == one | {"part": 2}
+    table = np.genfromtxt("c.csv", delimiter=",", names=True, usecols=("part", "feature", "capacity"))
+    assert table["part"].tolist() == np.repeat(range(4), 5).tolist()
+    np.testing.assert_allclose(table["capacity"], np.concatenate([one.capacity for one in found]))
+    np.save(tmp_path / "w.npy", np.ones((7, 2)))
+    assert "a part is for arrays with three axes" in fails(1, "measure", "w.npy", "--part", "all")
+    assert "must be an integer or all, got x" in run("measure", "toy.npz", "--part", "x")[2]
+    assert "--figure shows one matrix" in run("measure", "toy.npz", "--part", "all", "--figure", "a.png")[2]
+
+
+def test_measure_standard_input(run, fails, tmp_path, monkeypatch):
+    np.savez(tmp_path / "w.npz", W_dec=np.random.default_rng(0).standard_normal((7, 3)), b_dec=np.ones(3))
+    content = (tmp_path / "w.npz").read_bytes()
+    out, table = run("measure", "w.npz")[1], run("measure", "w.npz", "-o", "-")[1]
+
+    def given(part):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(part)))
+
+    given(content)
+    assert run("measure", "-") == (0, out.replace("w.npz", "-"), "")
+    given(content)
+    assert run("measure", "-", "-o", "-")[1] == table
+    assert table.startswith("feature,capacity,phase,squared_norm\n0,")
+    given(content[:200])
+    assert "error: standard input: not a readable .npz file" in fails(1, "measure", "-")
+    assert "a path must not be empty" in fails(2, "measure", "")
 
 
 def test_measure_refuses(fails, decoder, tmp_path):

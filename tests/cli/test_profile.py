@@ -1,5 +1,6 @@
 """``capsolve profile``: measured profiles, and what it says of bad activations."""
 
+import io
 import sys
 
 import numpy as np
@@ -66,16 +67,68 @@ def test_profile_of_constants_alone(run, tmp_path):
     assert (status, err) == (0, "")
     assert out == (
         "12 features from 40 samples\n\n12 never vary and get importance 0, with kurtosis 3 as a placeholder\n"
-        "  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...\n"
+        "  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …\n"
     )
 
 
 def test_profile_takes_a_key(run, fails, activations, tmp_path):
     np.savez(tmp_path / "x.npz", a=activations, b=activations[:, :2])
     assert run("profile", "x.npz", "--key", "b")[1].startswith("2 features")
-    assert "the keys are a, b" in fails(1, "profile", "x.npz")
-    assert "there is no key 'c'; the keys are a, b" in fails(1, "profile", "x.npz", "--key", "c")
+    assert "the keys are a [500, 4], b [500, 2]" in fails(1, "profile", "x.npz")
+    assert "there is no key 'c'; the keys are a [500, 4], b [500, 2]" in fails(1, "profile", "x.npz", "--key", "c")
     assert "a key is for" in fails(1, "profile", "x.npy", "--key", "b")
+
+
+def test_profile_of_several_files(run, fails, activations, tmp_path):
+    (tmp_path / "parts").mkdir()
+    np.save(tmp_path / "parts" / "1.npy", activations[:200])
+    np.save(tmp_path / "parts" / "2.npy", activations[200:])
+    one, folder, two = (
+        strict_json(run("profile", "--json", *sources)[1])
+        for sources in (["x.npy"], ["parts"], ["parts/1.npy", "parts/2.npy"])
+    )
+    assert (one.pop("activations"), folder.pop("activations")) == ("x.npy", "parts")
+    assert two.pop("activations") == ["parts/1.npy", "parts/2.npy"]
+    assert folder == two
+    np.testing.assert_allclose(two["columns"]["kurtosis"], one["columns"]["kurtosis"], rtol=1e-12)
+    np.save(tmp_path / "parts" / "2.npy", activations[:0])
+    np.save(tmp_path / "parts" / "1.npy", activations[:20])
+    assert "parts/1.npy and 1 more: activations must have at least 30 samples, got 20" in fails(
+        1, "profile", "parts/1.npy", "parts/2.npy"
+    )
+
+
+def test_profile_says_how_it_read_three_axes(run, activations, tmp_path):
+    np.save(tmp_path / "y.npy", activations.reshape(50, 10, 4))
+    status, out, err = run("profile", "y.npy", "--json")
+    assert (status, strict_json(out)["samples"]) == (0, 500)
+    assert err == "capsolve: note: y.npy: 50 batches of 10 positions, each a sample of 4 features\n"
+
+
+def standard_input(monkeypatch, content):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_a_pipeline(run, fails, activations, tmp_path, monkeypatch):
+    expected = run("profile", "x.npy", "--json")[1]
+    standard_input(monkeypatch, (tmp_path / "x.npy").read_bytes())
+    assert run("profile", "-", "--json")[1] == expected.replace("x.npy", "-")
+    status, table, err = run("profile", "x.npy", "-o", "-")
+    assert (status, err.startswith("4 features from 500 samples")) == (0, True)
+    run("profile", "x.npy", "-o", "p.csv")
+    assert table == (tmp_path / "p.csv").read_text()
+    assert "wrote" not in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.csv", "x.npy"]
+    standard_input(monkeypatch, b"a\n1\nx\n")
+    assert "error: standard input: row 3, column a: must be" in fails(1, "profile", "-")
+    standard_input(monkeypatch, b"")
+    assert "error: standard input: the file is empty" in fails(1, "profile", "-")
+    assert "the table or the JSON object, not both" in fails(2, "profile", "x.npy", "--json", "-o", "-")
+    assert "the table or the JSON object, not both" in fails(2, "profile", "x.npy", "-o", "-", "--json")
+
+
+def test_an_empty_path_is_not_the_current_folder(fails, activations):
+    assert "a path must not be empty" in fails(2, "profile", "")
 
 
 def test_progress_is_for_terminals(run, activations, monkeypatch):
@@ -92,7 +145,7 @@ BAD_ACTIVATIONS = {
     "inf": (np.full((40, 2), np.inf), "must be finite, got inf"),
     "few": (np.ones((10, 2)), "at least 30 samples, got 10"),
     "no columns": (np.ones((40, 0)), "column"),
-    "1-D": (np.ones(40), "2-D"),
+    "1-D": (np.ones(40), "samples × features"),
     "complex": (np.ones((40, 2)) * 1j, "real numbers"),
     "strings": (np.full((40, 2), "x"), "real numbers"),
     "objects": (np.full((40, 2), None), "x.npy"),
@@ -114,7 +167,7 @@ def test_bad_activation_files(fails, tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n" + "1,2\n" * 40 + "1,?\n")
     for name, message in {
         "missing.npy": "missing.npy: No such file or directory",
-        "folder.npy": "folder.npy: Is a directory",
+        "folder.npy": "folder.npy: a folder of activations must have files",
         "x.pkl": "x.pkl: the file type must be one of",
         "broken.npy": "broken.npy: not a readable .npy file",
         "x.csv": "x.csv: row 42, column b: must be a finite number, got '?'",

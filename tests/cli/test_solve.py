@@ -1,6 +1,8 @@
 """``capsolve solve``: what it prints, writes and draws, and what it says of bad profiles."""
 
+import io
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +174,19 @@ def test_solve_knows_the_examples(run):
 def test_a_file_does_not_hide_an_example(run, tmp_path):
     (tmp_path / "digits").mkdir()
     assert run("solve", "digits", "-D", 16)[0] == 0
+
+
+def test_a_pipeline(run, fails, profile, tmp_path, monkeypatch):
+    expected = run("solve", "profile.csv", "-D", 2, "-o", "a.csv", "--json")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(profile.read_bytes())))
+    assert run("solve", "-", "-D", 2, "--json")[1] == expected[1].replace("profile.csv", "-")
+    status, table, err = run("solve", "profile.csv", "-D", 2, "-o", "-")
+    assert (status, table) == (expected[0], (tmp_path / "a.csv").read_text(encoding="utf-8"))
+    assert err.startswith("6 features in 2 dimensions")
+    assert "not both" in fails(2, "solve", "profile.csv", "-D", 2, "-o", "-", "--json")
+    (tmp_path / "parts").mkdir()
+    assert "is written to a folder, got -" in fails(2, "solve", "parts", "-D", 2, "-o", "-")
+
+
+def test_an_empty_path_is_not_the_current_folder(fails, profile):
+    assert "a path must not be empty" in fails(1, "solve", "", "-D", 2)

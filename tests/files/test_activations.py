@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
+from scipy import sparse
 
 import capsolve
 from capsolve import Profile, read_activations, read_profile, write_profile
@@ -30,7 +31,7 @@ def bits(array):
 @pytest.mark.parametrize("read", [read_profile, read_activations])
 def test_places_that_cannot_be_read(tmp_path, read, monkeypatch):
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(IsADirectoryError, match=r"folder\.csv"):
+    with pytest.raises((IsADirectoryError, ValueError), match=r"folder\.csv"):
         read(tmp_path / "folder.csv")
     with pytest.raises(FileNotFoundError, match=r"missing\.csv"):
         read(tmp_path / "missing.csv")
@@ -95,15 +96,18 @@ def test_keys(tmp_path, kind):
     path = save(tmp_path / f"x{kind}", deep=X + 1, shallow=X)
     opened = read_activations(path, key="shallow")
     np.testing.assert_array_equal(opened.data[0:100], X)
-    with pytest.raises(ValueError, match="a key is needed to choose one of the arrays; the keys are deep, shallow"):
+    with pytest.raises(
+        ValueError,
+        match=r"a key is needed to choose one of the arrays; the keys are deep \[100, 3\], shallow \[100, 3\]",
+    ):
         read_activations(path)
-    with pytest.raises(ValueError, match="there is no key 'flat'; the keys are deep, shallow"):
+    with pytest.raises(ValueError, match=r"there is no key 'flat'; the keys are deep \[100, 3\], shallow \[100, 3\]"):
         read_activations(path, key="flat")
 
 
 @pytest.mark.parametrize("kind", [".npy", ".csv", ".parquet"])
 def test_keys_where_there_are_none(tmp_path, kind):
-    with pytest.raises(ValueError, match=r"a key is for \.npz and \.safetensors files, got 'x'"):
+    with pytest.raises(ValueError, match="a key is for files of several arrays, got 'x'"):
         read_activations(save(tmp_path / f"x{kind}"), key="x")
 
 
@@ -146,9 +150,9 @@ def test_nothing_is_unpickled(tmp_path, kind):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.ones(9), r"must be 2-D, samples by features, got shape \(9,\)"),
-        (np.ones((2, 3, 4)), r"must be 2-D, samples by features, got shape \(2, 3, 4\)"),
-        (np.array(1.0), r"must be 2-D, samples by features, got shape \(\)"),
+        (np.ones(9), r"must be samples × features or batch × position × feature, got shape \[9\]"),
+        (np.ones((2, 3, 4, 5)), r"must be .* batch × position × feature, got shape \[2, 3, 4, 5\]"),
+        (np.array(1.0), r"must be .* batch × position × feature, got shape \[\]"),
         (np.ones((40, 2), dtype=np.complex64), "must hold real numbers, got dtype (C64|complex64)"),
     ],
 )
@@ -159,12 +163,199 @@ def test_arrays_that_are_no_activations(tmp_path, kind, x, message):
     assert str(caught.value).startswith(f"{path}: ")
 
 
-def test_floats_of_eight_bits_are_refused(tmp_path):
-    path = tmp_path / "x.safetensors"
-    header = json.dumps({"x": {"dtype": "F8_E4M3", "shape": [4, 2], "data_offsets": [0, 8]}}).encode()
-    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
-    with pytest.raises(ValueError, match="must hold real numbers, got dtype F8_E4M3"):
-        read_activations(path)
+def test_floats_of_eight_bits_are_read(tmp_path):
+    import ml_dtypes
+
+    x = np.random.default_rng(0).standard_normal((50, 2)).astype(ml_dtypes.float8_e4m3fn)
+    header = json.dumps({"x": {"dtype": "F8_E4M3", "shape": [50, 2], "data_offsets": [0, 100]}}).encode()
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + x.tobytes())
+    found = Profile.from_activations(tmp_path / "x.safetensors")
+    np.testing.assert_allclose(found.importance, x.astype(float).var(axis=0))
+
+
+@pytest.mark.parametrize("kind", [".npy", ".npz", ".safetensors", ".pt"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16", "int16", "bool"])
+def test_three_axes_are_batch_position_and_feature(tmp_path, monkeypatch, kind, dtype):
+    x = np.random.default_rng(5).integers(0, 9, size=(12, 5, 3)).astype(dtype)
+    path = tmp_path / f"x{kind}"
+    if kind == ".pt":
+        torch = pytest.importorskip("torch")
+        torch.save(torch.tensor(x.astype(np.float64)).to(getattr(torch, dtype)), path)
+    elif dtype == "bfloat16" and kind != ".safetensors":
+        return  # NumPy's own formats do not have it
+    else:
+        save(path, x)
+    monkeypatch.setattr("capsolve.files.activations._BLOCK", 40)
+    opened = read_activations(path)
+    assert opened.note == "12 batches of 5 positions, each a sample of 3 features"
+    expected = x.astype(np.float64).reshape(60, 3)
+    np.testing.assert_array_equal(np.concatenate(list(opened.data)), expected)
+    assert bits(Profile.from_activations(opened).kurtosis) == bits(Profile.from_activations(expected).kurtosis)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16", "int64", "uint8", "bool"])
+def test_torch_files(tmp_path, dtype):
+    torch = pytest.importorskip("torch")
+    x = torch.tensor(np.random.default_rng(6).integers(0, 9, size=(50, 3))).to(getattr(torch, dtype))
+    expected = Profile.from_activations(x.double().numpy())
+    for content in (x, {"labels": torch.zeros(50), "layer": {"acts": x}}):
+        torch.save(content, tmp_path / "x.pt")
+        profile = Profile.from_activations(tmp_path / "x.pt")
+        assert bits(profile.kurtosis) == bits(expected.kurtosis)
+    torch.save(x.clone().float().requires_grad_(), tmp_path / "x.pt")
+    assert bits(Profile.from_activations(tmp_path / "x.pt").kurtosis) == bits(expected.kurtosis)
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo", "bsr", "dia"])
+def test_sparse_matrices_of_scipy(tmp_path, kind):
+    x = X * (X > 0.5)
+    sparse.save_npz(tmp_path / "x.npz", getattr(sparse, f"{kind}_matrix")(x))
+    profile = Profile.from_activations(tmp_path / "x.npz")
+    np.testing.assert_allclose(profile.kurtosis, Profile.from_activations(x).kurtosis, rtol=1e-12)
+
+
+def test_indices_of_sparse_matrices_are_checked(tmp_path):
+    matrix = sparse.csr_matrix(X)
+    matrix.indices[7] = 2**30  # compiled code would write there
+    sparse.save_npz(tmp_path / "x.npz", matrix)
+    with pytest.raises(ValueError, match=r"x\.npz: not a readable \.npz file: .*indices"):
+        read_activations(tmp_path / "x.npz")
+    sparse.save_npz(tmp_path / "x.npz", sparse.coo_matrix(([1.0], ([0], [0])), shape=(2**40, 3)))
+    with pytest.raises(ValueError, match=r"x\.npz: .*must have at most"):
+        read_activations(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_files_and_folders(tmp_path, kind):
+    expected = Profile.from_activations(X)
+    (tmp_path / "deep").mkdir()
+    parts = [save(tmp_path / f"b{kind}", X[:30]), save(tmp_path / "deep" / f"a{kind}", X[30:])]
+    (tmp_path / "cfg.json").write_text("{}")
+    save(tmp_path / f".hidden{kind}", X)
+    for given in (parts, map(str, parts), tmp_path):
+        profile = Profile.from_activations(read_activations(given))
+        assert profile.moments.samples == 100
+        assert profile.names == (("a", "b", "c") if kind in TABLES else None)
+        np.testing.assert_allclose(profile.kurtosis, expected.kurtosis, rtol=1e-12)
+    assert Profile.from_activations(parts).moments.samples == 100
+
+
+def test_files_that_do_not_belong_together(tmp_path):
+    one = save(tmp_path / "one.npy")
+    two = save(tmp_path / "two.npy", X[:, :2])
+    with pytest.raises(ValueError, match=r"^\S+two\.npy: must have 3 columns, as \S+one\.npy has, got 2$"):
+        Profile.from_activations([one, two])
+    table, other = save(tmp_path / "t.csv"), tmp_path / "u.csv"
+    other.write_text("a,c,b\n" + rows())
+    with pytest.raises(
+        ValueError, match=r"u\.csv: must have the columns of \S+t\.csv, names a, b, c, got names a, c, b"
+    ):
+        read_activations([table, other])
+    other.write_text(rows())
+    with pytest.raises(ValueError, match=r"u\.csv: must have the columns of .* names a, b, c, got none"):
+        read_activations([table, other])
+    with pytest.raises(ValueError, match=r"files of one of .*, got types \.csv, \.npy; name those to be read"):
+        read_activations(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty: a folder of activations must have files .* got no such file"):
+        read_activations(tmp_path / "empty")
+    with pytest.raises(ValueError, match="path must name at least one file"):
+        read_activations([])
+    with pytest.raises(ValueError, match=r"two\.npy: must be finite, got nan at row 7, column 1"):
+        Profile.from_activations([one, save(two, np.where(np.arange(300).reshape(100, 3) == 22, np.nan, X))])
+
+
+class Frame:
+    """What pandas and Polars have in common."""
+
+    def __init__(self, columns, values=X):
+        self.columns, self.shape, self.values = columns, values.shape, values
+
+    def __getitem__(self, rows):
+        raise AssertionError("by label or by position?")
+
+    def to_numpy(self):
+        return self.values
+
+
+def frames():
+    """Return the data frames that people have, by what is special about them."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X.astype(np.float64), columns=list("abc"))
+    indices = {
+        "text": [f"token {i % 7}" for i in range(100)],
+        "named": pandas.Index(range(100), name="sample"),
+        "levels": pandas.MultiIndex.from_product([range(10), range(10)]),
+        "dates": pandas.date_range("2024-01-01", periods=100),
+        "fractions": np.arange(100) / 10,
+    }
+    return {
+        "plain": frame,
+        "ids": frame.set_axis([15, 203, 4077], axis=1),
+        "numbered": frame.set_axis(range(3), axis=1),
+        "shuffled": frame.set_axis(np.random.default_rng(0).permutation(100), axis=0),
+        "reset": frame.reset_index(),
+        **{name: frame.set_axis(index, axis=0) for name, index in indices.items()},
+    }
+
+
+REFUSED = {  # by what the refusal says, for these can be read in several ways
+    "no name, and its numbers are no index": {("levels", "csv"), ("fractions", "csv")},
+    "numbers the rows, as an index does": {("named", "csv")}
+    | {("reset", how) for how in ("csv", "no index", "parquet", "polars", "frame")}
+    | {
+        (name, "no header")
+        for name in ("plain", "ids", "numbered", "shuffled", "reset", "named", "levels", "fractions")
+    },
+    "say --header or --no-header": {("text", "no header"), ("dates", "no header")},
+}
+
+
+def test_what_pandas_and_polars_write_is_read_right_or_refused(tmp_path):
+    polars = pytest.importorskip("polars")
+    path, parquet = tmp_path / "x.csv", tmp_path / "x.parquet"
+    expected = bits(Profile.from_activations(X).kurtosis)
+    for name, frame in frames().items():
+        named = frame.set_axis(frame.columns.map(str), axis=1)
+        ways = {
+            "csv": lambda frame=frame: frame.to_csv(path),
+            "no index": lambda frame=frame: frame.to_csv(path, index=False),
+            "no header": lambda frame=frame: frame.to_csv(path, header=False),
+            "parquet": lambda named=named: named.to_parquet(parquet),
+            "polars": lambda: polars.read_parquet(parquet).write_parquet(parquet),
+            "frame": lambda: None,
+        }
+        for how, write in ways.items():
+            write()
+            given = {"frame": frame, "parquet": parquet, "polars": parquet}.get(how, path)
+            refusal = [message for message, cases in REFUSED.items() if (name, how) in cases]
+            if refusal:
+                with pytest.raises(ValueError, match=refusal[0]):
+                    Profile.from_activations(given)
+            else:
+                profile = Profile.from_activations(given)
+                assert bits(profile.kurtosis) == expected, (name, how)
+                assert profile.names == (None if how == "no header" else tuple(map(str, frame.columns))), (name, how)
+
+
+def test_an_index_among_the_columns_of_a_data_frame():
+    for labels in (
+        np.arange(100),
+        np.arange(100) / 10,
+        np.arange(100) // 10,
+        np.random.default_rng(0).permutation(1000)[:100],
+    ):
+        with pytest.raises(ValueError, match="column Unnamed: 0 numbers the rows"):
+            Profile.from_activations(Frame(["Unnamed: 0", "a", "b", "c"], np.column_stack([labels, X])))
+
+
+@pytest.mark.parametrize(("columns", "names"), [(["a", "b", "b"], ("a", "b", "b")), ([15, 203, 4], ("15", "203", "4"))])
+def test_data_frames(columns, names):
+    profile = Profile.from_activations(Frame(columns))
+    assert profile.names == names
+    assert bits(profile.kurtosis) == bits(Profile.from_activations(X).kurtosis)
+    assert Profile.from_activations(Frame(columns), names=list("xyz")).names == ("x", "y", "z")
+    assert Profile.from_activations(pa.table({"a": X[:, 0], "b": X[:, 1]})).names == ("a", "b")
 
 
 def test_too_few_samples_in_an_empty_array(tmp_path):
@@ -229,6 +420,7 @@ FLAGS = "--header or --no-header"
         (",15,203,4077\n" + numbered(range(100)), ["15", "203", "4077"]),
         ('"","a","a","b"\n' + numbered(range(1, 101)), "aab"),  # R counts from 1; labels repeat
         ("15,203,4077\n" + rows(), ["15", "203", "4077"]),
+        ("'=a,'b,''+\n" + rows(), ["=a", "'b", "'+"]),  # as tables are written
         ("0,1,2\n" + rows(X.round()), "012"),  # the body is written 1.0, -0.0: proof as well
         ("7\n" + rows(X[:, :1]), "7"),
         ("0,1,2,3,4,5\n" + "0,0,1,3,0,1\n" * 100, "012345"),
@@ -283,7 +475,7 @@ def test_headers_as_they_are_said_to_be(tmp_path):
 
 
 def test_counts_that_happen_to_differ_are_no_index(tmp_path):
-    x = np.column_stack([np.random.default_rng(0).permutation(1000)[:100], np.arange(100) // 3])
+    x = np.column_stack([np.random.default_rng(0).permutation(1000)[:100], np.arange(100) % 3])
     path = tmp_path / "x.csv"
     path.write_text("a,b\n" + rows(x))
     np.testing.assert_array_equal(np.concatenate(list(read_activations(path).data)), x)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import shutil
 import stat
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from capsolve.files import replacing
+from capsolve.files import open_profile, read_activations, read_allocation, read_profile, replacing
+from capsolve.files._paths import copied, is_dataset, new_folder, readable_file
 
 
 def test_replacing(tmp_path):
@@ -38,3 +44,105 @@ def test_an_error_of_the_system_names_the_file_that_was_asked_for(tmp_path):
     with pytest.raises(PermissionError) as caught, replacing(path) as temporary:
         raise PermissionError(13, "Permission denied", str(temporary))
     assert caught.value.filename == str(path)
+
+
+def test_a_full_disk_is_about_the_file_that_was_asked_for(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: .*p\.txt") as caught, replacing(tmp_path / "p.txt"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as writing to an open file raises it
+    assert caught.value.filename == str(tmp_path / "p.txt")
+    with pytest.raises(FileNotFoundError, match=r"other\.txt"), replacing(tmp_path / "p.txt"):
+        raise FileNotFoundError(errno.ENOENT, "gone", "other.txt")
+
+
+def test_a_folder_goes_although_somebody_still_writes_into_it(tmp_path, monkeypatch):
+    remove, calls = shutil.rmtree, []
+
+    def late(path, **options):
+        remove(path, **options)
+        calls.append(path)
+        if len(calls) < 3:
+            path.mkdir()
+            (path / "part-7.parquet").touch()
+
+    monkeypatch.setattr(shutil, "rmtree", late)
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "folder"):
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+    assert len(calls) == 3
+
+
+READERS = [read_profile, read_activations, read_allocation, open_profile]
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])
+def test_only_regular_files_are_read(tmp_path, monkeypatch, read, suffix):
+    """A pipe would be waited for, a device would fill the memory, and an empty path would mean the current folder."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(f"pipe{suffix}")
+    Path(f"zero{suffix}").symlink_to("/dev/zero")
+    for name in ("pipe", "zero"):
+        with pytest.raises(ValueError, match=rf"^{name}\{suffix}: must be a regular file, got a pipe"):
+            read(f"{name}{suffix}")
+    with pytest.raises(ValueError, match="a path must not be empty"):
+        read("")
+
+
+def test_pipes_in_folders(tmp_path):
+    os.mkfifo(tmp_path / "a.parquet")
+    for read in (read_activations, read_allocation, open_profile):
+        with pytest.raises(ValueError, match=r"a\.parquet: must be a regular file"):
+            read(tmp_path)
+
+
+def test_an_empty_path_is_no_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_dataset(tmp_path)
+    assert is_dataset(".")
+    assert not is_dataset("")
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected", "message"),
+    [
+        (KeyError("a"), ValueError, r"^x\.csv: not a readable \.csv file: 'a'$"),
+        (RecursionError("too deep\nvery"), ValueError, r"^x\.csv: not a readable \.csv file: too deep$"),
+        (ValueError("x" * 10_000), ValueError, r"^x\.csv: not a readable \.csv file: x{199}…$"),
+        (ValueError("x.csv: row 3"), ValueError, r"^x\.csv: row 3$"),
+        (OSError(errno.EINVAL, "no"), ValueError, r"^x\.csv: not a readable"),
+        (OSError(errno.EIO, "no"), OSError, r"Input/output error: 'x\.csv'"),
+        (MemoryError(), MemoryError, r"^x\.csv: there is not enough memory"),
+        (ImportError("y"), ImportError, "^y$"),
+    ],
+)
+def test_whatever_a_library_raises_is_one_line_about_the_file(raised, expected, message):
+    with pytest.raises(expected, match=message), readable_file(Path("x.csv")):
+        raise raised
+    if not isinstance(raised, ImportError | MemoryError):
+        with pytest.raises(type(raised)), readable_file(Path("x.csv"), ZeroDivisionError):
+            raise raised
+
+
+def npz(save):
+    stream = io.BytesIO()
+    save(stream)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "suffix"),
+    [
+        (b"a,b\n1,2\n", ".csv"),
+        (b"", ".csv"),
+        (npz(lambda stream: np.save(stream, np.eye(2))), ".npy"),
+        (npz(lambda stream: np.savez(stream, np.eye(2))), ".npz"),
+        (b"PK\x03\x04" + bytes(22) + b"\x10\0\0\0" + b"archive/data.pkl", ".pt"),
+        (b"PAR1", ".parquet"),
+        (b"\x02\0\0\0\0\0\0\0{}", ".safetensors"),
+    ],
+)
+def test_streams_are_known_by_their_first_bytes(tmp_path, content, suffix):
+    path = copied(io.BytesIO(content), tmp_path)
+    assert path.suffix == suffix
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import os
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from capsolve.files import number, read_table, text, write_table
 
 TABLES = [".csv", ".parquet"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("tables")
 
 
 def bits(array):
@@ -81,3 +90,79 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, suffix):
     assert str(path) in str(caught.value)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == [path.name]
+
+
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "＝1",
+    "'=1",
+    "''=1",
+    "'",
+    "''",
+    "'a",
+    "'-",
+    "a=1",
+    " =1",
+]
+texts = st.lists(st.text(max_size=6) | st.text("'=+-@\t\r\n,\"a＝", max_size=6) | st.sampled_from(FORMULAS), min_size=1)
+texts = texts.filter(lambda cells: not any("\ud800" <= c <= "\udfff" for cell in cells for c in cell))
+
+
+@given(cells=texts, header=texts)
+def test_no_text_is_a_formula_for_a_spreadsheet_and_all_is_read_back(folder, cells, header):
+    path = folder / "t.csv"
+    columns = {name or "empty": cells for name in header}
+    write_table(columns, path)
+    assert read_table(path, dict.fromkeys(columns, text)) == columns
+    with path.open(encoding="utf-8", newline="") as file:
+        written = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in written if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝"))]
+
+
+@pytest.mark.parametrize("cell", FORMULAS)
+def test_formulas_are_marked_by_an_apostrophe_in_csv_alone(tmp_path, cell):
+    for suffix in TABLES:
+        write_table({"a": [cell, "b"]}, tmp_path / f"t{suffix}")
+        assert read_table(tmp_path / f"t{suffix}", {"a": text}) == {"a": [cell, "b"]}
+    assert pq.read_table(tmp_path / "t.parquet")["a"].to_pylist() == [cell, "b"]
+
+
+def test_negative_numbers_are_no_formulas(tmp_path):
+    write_table({"a": [-1.5, float("-inf")]}, tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text() == "a\n-1.5\n-inf\n"
+
+
+def test_sizes_are_bounded(tmp_path, monkeypatch):
+    path = tmp_path / "t.csv"
+    write_table({"a": [1.0] * 10}, path)
+    write_table({"a": [1.0] * 10}, tmp_path / "t.parquet")
+    monkeypatch.setattr("capsolve.files.tables._MOST_ROWS", 9)
+    with pytest.raises(ValueError, match=r"t\.parquet: a table .* must have at most 9 rows, got 10"):
+        read_table(tmp_path / "t.parquet", {"a": number()})
+    monkeypatch.setattr("capsolve.files.tables._LARGEST", 41)
+    with pytest.raises(ValueError, match=r"t\.csv: a table is read as a whole and must have at most 41 bytes"):
+        read_table(path, {"a": number()})
+    monkeypatch.setattr("capsolve.files.tables._LARGEST", 42)
+    monkeypatch.setattr("capsolve.files.tables._LONGEST_LINE", 4)
+    with pytest.raises(ValueError, match=r"t\.csv: after row 1: a line must have less than 4 characters"):
+        read_table(path, {"a": number()})
+    monkeypatch.setattr("capsolve.files.tables._LONGEST_LINE", 5)
+    assert read_table(path, {"a": number()}) == {"a": [1.0] * 10}
+
+
+def test_messages_are_short_lines(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(",".join(f"column\x1b{i}" + "x" * 1000 for i in range(20_000)) + "\n")
+    with pytest.raises(ValueError, match=r"column\\x1b0x+…, .*, …$") as caught:
+        read_table(path, {"a": number()})
+    assert len(str(caught.value)) < 500
+    path.write_text('a\n"' + "y\n" * 10_000 + '"\n')
+    with pytest.raises(ValueError, match=r"row 2, column a: must be a finite number, got 'y\\ny.*…$") as caught:
+        read_table(path, {"a": number()})
+    assert len(str(caught.value)) < 300

@@ -1,5 +1,6 @@
 """Weights in files: every format gives the numbers that were stored, features first, or says what is wrong."""
 
+import errno
 import json
 import os
 
@@ -9,7 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from capsolve.files import weights
-from capsolve.files.weights import DECODERS, from_array, open_weights
+from capsolve.files._layouts import DECODERS
+from capsolve.files.weights import from_array, open_weights
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -57,7 +59,7 @@ def test_what_was_stored_comes_back_in_blocks_features_first(tmp_path, monkeypat
     else:
         np.save(path, np.asfortranarray(stored) if "fortran" in suffix else stored)
     monkeypatch.setattr(weights, "_BLOCK", block)
-    found = open_weights(path, features=features)
+    found = open_weights(path, feature_axis=features)
     assert found.shape == W.shape
     assert found.dtype == stored.dtype.name
     assert found.key == (None if suffix.endswith(".npy") else "w")
@@ -124,7 +126,7 @@ def test_without_a_choice_the_keys_are_listed_with_their_shapes(tmp_path, W, key
 
 def test_an_empty_archive_has_no_keys(tmp_path):
     np.savez(tmp_path / "w.npz")
-    with pytest.raises(ValueError, match="the keys are none"):
+    with pytest.raises(ValueError, match=r"w\.npz: not a readable \.npz file: there are no arrays in it"):
         open_weights(tmp_path / "w.npz")
 
 
@@ -153,6 +155,29 @@ def test_weights_below_a_folder(tmp_path, W):
     (tmp_path / "checkpoints").mkdir()
     save_file({"decoder.weight": W.T.copy()}, tmp_path / "checkpoints" / "final.safetensors")
     assert open_weights(tmp_path).shape == (7, 3)
+
+
+def test_the_only_file_in_the_folders_below(tmp_path, W):
+    below = tmp_path / "layer_20" / "width_16k"
+    below.mkdir(parents=True)
+    (tmp_path / "README.md").write_text("weights")
+    np.savez(below / "params.npz", W_dec=W)
+    assert open_weights(tmp_path).path == below / "params.npz"
+    (tmp_path / "layer_21").mkdir()
+    np.savez(tmp_path / "layer_21" / "params.npz", W_dec=W)
+    with pytest.raises(
+        ValueError, match=r"several files of weights, name one: layer_20/width_16k/params\.npz, layer_21"
+    ):
+        open_weights(tmp_path)
+    np.savez(tmp_path / "params.npz", W_dec=2 * W)  # the nearest is meant
+    assert open_weights(tmp_path).path == tmp_path / "params.npz"
+
+
+def test_other_things_of_trainers_are_not_in_the_way(tmp_path, W):
+    save_file({"W_dec": W}, tmp_path / "w.safetensors")
+    for name in ("optimizer.bin", "training_args.bin", "last.ckpt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert open_weights(tmp_path).path == tmp_path / "w.safetensors"
 
 
 def test_folders_with_none_or_several(tmp_path, W):
@@ -231,7 +256,7 @@ def test_biases_that_contradict_each_other_decide_nothing(tmp_path):
     save_file({"W_dec": np.ones((6, 20)), "b_dec": np.ones(6), "b_enc": np.ones(6)}, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"b_dec has 6 entries, one per dimension.*say whether"):
         open_weights(tmp_path)
-    assert open_weights(tmp_path, features="rows").shape == (6, 20)
+    assert open_weights(tmp_path, feature_axis="rows").shape == (6, 20)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pt"])
@@ -243,7 +268,10 @@ def test_a_bias_is_never_a_decoder_and_a_stack_is_measured_part_by_part(tmp_path
         torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, path)
     else:
         np.savez(path, **arrays) if suffix == ".npz" else save_file(arrays, path)
-    with pytest.raises(ValueError, match=r"W: 4 matrices of 2 × 5; part must be one of 0 … 3$"):
+    with pytest.raises(
+        ValueError,
+        match=r"W: parts × dimensions × features, 4 matrices of 2 × 5; part must be one of 0 … 3 \(--part all",
+    ):
         open_weights(path)
     for part in range(4):
         found = open_weights(path, part=part)
@@ -278,18 +306,18 @@ def test_square_and_unknown_must_be_said(tmp_path):
     np.save(tmp_path / "w.npy", np.eye(4))
     with pytest.raises(ValueError, match=r"w\.npy: the shape is \[4, 4\]; say whether features are rows or columns"):
         open_weights(tmp_path)
-    assert open_weights(tmp_path, features="columns").reason == "as given"
+    assert open_weights(tmp_path, feature_axis="columns").reason == "as given"
 
 
 def test_features_overrides_all_but_cfg(tmp_path):
     save_file({"decoder.weight": np.ones((3, 7))}, tmp_path / "w.safetensors")
-    assert open_weights(tmp_path, features="rows").shape == (3, 7)
+    assert open_weights(tmp_path, feature_axis="rows").shape == (3, 7)
     (tmp_path / "cfg.json").write_text('{"d_in": 3, "d_sae": 7}')
-    assert open_weights(tmp_path, features="columns").shape == (7, 3)
+    assert open_weights(tmp_path, feature_axis="columns").shape == (7, 3)
     with pytest.raises(
         ValueError, match=r"features must be columns, .* \[3, 7\] and cfg.json has d_in = 3, .*got rows"
     ):
-        open_weights(tmp_path, features="rows")
+        open_weights(tmp_path, feature_axis="rows")
 
 
 def test_a_cfg_of_something_else(tmp_path):
@@ -297,7 +325,7 @@ def test_a_cfg_of_something_else(tmp_path):
     (tmp_path / "cfg.json").write_text('{"d_in": 4, "d_sae": 7}')
     with pytest.raises(ValueError, match=r"\[3, 7\], but cfg.json has d_in = 4, d_sae = 7; say whether"):
         open_weights(tmp_path)
-    assert open_weights(tmp_path, features="rows").shape == (3, 7)
+    assert open_weights(tmp_path, feature_axis="rows").shape == (3, 7)
     for nothing in ("[]", '{"d_in": null}', '{"lr": 0.1}'):
         (tmp_path / "cfg.json").write_text(nothing)
         assert open_weights(tmp_path).guessed
@@ -307,10 +335,301 @@ def test_a_cfg_of_something_else(tmp_path):
 
 
 def test_features_are_rows_or_columns(tmp_path, W):
-    with pytest.raises(ValueError, match=r'features must be "rows" or "columns", got 0'):
+    with pytest.raises(ValueError, match=r'feature_axis must be "rows" or "columns", or -2 or -1, got 0'):
         from_array(W, 0)
-    with pytest.raises(ValueError, match=r'features must be "rows" or "columns", got \'row\''):
-        open_weights(tmp_path, features="row")
+    with pytest.raises(ValueError, match=r'feature_axis must be "rows" or "columns", or -2 or -1, got row'):
+        open_weights(tmp_path, feature_axis="row")
+
+
+# whose file it is: name of the file, shapes of what is in it, configuration; then the key that is taken, its layout (of
+# features, dimensions, parts) and features × dimensions, or what a refusal says
+
+N, D, P = 12, 4, 3  # features, dimensions, parts
+SAE = {"W_enc": (D, N), "b_enc": (N,), "W_dec": (N, D), "b_dec": (D,)}
+SAELENS = {"architecture": "standard", "d_in": D, "d_sae": N, "hook_name": "blocks.3.hook_resid_pre"}
+SPARSIFY = {"expansion_factor": 3, "normalize_decoder": True, "num_latents": 0, "k": 2, "d_in": D}
+TRAINER = {"dict_class": "AutoEncoder", "activation_dim": D, "dict_size": N, "layer": 3}
+LINEAR = {"encoder.weight": (N, D), "encoder.bias": (N,), "decoder.weight": (D, N), "bias": (D,)}
+BERT = {"embeddings.word_embeddings.weight": (N, D), "encoder.layer.0.attention.self.query.weight": (D, D)}
+SQUARE = {"W_enc": (D, D), "b_enc": (D,), "W_dec": (D, D), "b_dec": (D,)}
+LINEAR_PART = {"encoder.weight": (N, D), "encoder.bias": (N,)}
+ANY = "w.safetensors"
+
+
+def only(*names, **shapes):
+    return {name: SAE[name] for name in names} | shapes
+
+
+def under(prefix, shapes):
+    return {f"{prefix}{key}": shape for key, shape in shapes.items()}
+
+
+LAYOUTS = {
+    # SAELens
+    "SAELens": ("sae_weights.safetensors", SAE, SAELENS, ("W_dec", "fd")),
+    "SAELens jumprelu": ("sae_weights.safetensors", SAE | {"threshold": (N,)}, SAELENS, ("W_dec", "fd")),
+    "SAELens gated": (
+        "sae_weights.safetensors", SAE | {"b_gate": (N,), "b_mag": (N,), "r_mag": (N,)}, SAELENS, ("W_dec", "fd")
+    ),
+    "SAELens decoder alone": ("sae_weights.safetensors", only("W_dec"), SAELENS, ("W_dec", "fd")),
+    "SAELens transcoder": (
+        "sae_weights.safetensors", SAE | {"W_enc": (7, N)}, SAELENS | {"d_in": 7, "d_out": D}, ("W_dec", "fd")
+    ),
+    "SAELens square": ("sae_weights.safetensors", SQUARE, SAELENS | {"d_sae": D}, ("W_dec", "fd", D, D)),
+    "SAELens square, other name": (ANY, SQUARE, SAELENS | {"d_sae": D}, ("W_dec", "fd", D, D)),
+    "SAELens square, no configuration": ("sae_weights.safetensors", SQUARE, None, ("W_dec", "fd", D, D)),
+    "SAELens, fewer features than dimensions": (
+        "sae_weights.safetensors", {"W_dec": (3, 5), "b_dec": (5,)}, {"d_in": 5, "d_sae": 3}, ("W_dec", "fd", 3, 5)
+    ),
+    # sparsify
+    "sparsify": ("sae.safetensors", only("W_dec", "b_dec") | LINEAR_PART, SPARSIFY, ("W_dec", "fd")),
+    "sparsify num_latents": (
+        "sae.safetensors", only("W_dec", "b_dec") | LINEAR_PART, {"num_latents": N, "d_in": D}, ("W_dec", "fd")
+    ),
+    "sparsify expansion factor alone": ("sae.safetensors", only("W_dec"), SPARSIFY, ("W_dec", "fd")),
+    "sparsify square": (
+        "sae.safetensors",
+        {"encoder.weight": (D, D), "encoder.bias": (D,), "W_dec": (D, D), "b_dec": (D,)},
+        {"expansion_factor": 1, "num_latents": 0, "d_in": D},
+        ("W_dec", "fd", D, D),
+    ),
+    "sparsify square, no configuration": (
+        ANY, {"encoder.weight": (D, D), "encoder.bias": (D,), "W_dec": (D, D)}, None, ("W_dec", "fd", D, D)
+    ),
+    "sparsify skip transcoder": (
+        "sae.safetensors", only("W_dec", "b_dec") | LINEAR_PART | {"W_skip": (D, D)}, SPARSIFY, ("W_dec", "fd")
+    ),
+    "sparsify, a decoder for one target": (
+        ANY, {"W_decs.0": (N, D), "b_decs.0": (D,)} | LINEAR_PART, None, ("W_decs.0", "fd")
+    ),
+    "sparsify, a short decoder for one target": (ANY, {"W_decs.0": (3, 5)}, None, ("W_decs.0", "fd", 3, 5)),
+    "sparsify, several targets": (
+        ANY, {"W_decs.0": (N, D), "W_decs.1": (N, D)} | LINEAR_PART, None,
+        r"a key is needed.* W_decs\.0 \[12, 4\], W_decs\.1",
+    ),
+    # dictionary_learning
+    "dictionary_learning": ("ae.pt", LINEAR, {"trainer": TRAINER}, ("decoder.weight", "df")),
+    "dictionary_learning, no configuration": ("ae.pt", LINEAR, None, ("decoder.weight", "df")),
+    "dictionary_learning gated": (
+        "ae.pt",
+        {"decoder_bias": (D,), "encoder.weight": (N, D), "r_mag": (N,), "gate_bias": (N,), "mag_bias": (N,),
+         "decoder.weight": (D, N)},
+        {"trainer": TRAINER},
+        ("decoder.weight", "df"),
+    ),
+    "dictionary_learning batch top-k": (
+        "ae.pt",
+        {"b_dec": (D,), "k": (), "threshold": (), "decoder.weight": (D, N), "encoder.weight": (N, D),
+         "encoder.bias": (N,)},
+        {"trainer": TRAINER},
+        ("decoder.weight", "df"),
+    ),
+    "dictionary_learning jumprelu": ("ae.pt", SAE | {"threshold": (N,)}, {"trainer": TRAINER}, ("W_dec", "fd")),
+    "dictionary_learning jumprelu, square": (
+        "ae.pt",
+        SQUARE | {"threshold": (D,)},
+        {"trainer": TRAINER | {"dict_size": D, "dict_class": "JumpReluAutoEncoder"}, "buffer": {"d_submodule": D}},
+        ("W_dec", "fd", D, D),
+    ),
+    "dictionary_learning matryoshka": (
+        "ae.pt", SAE | {"k": (), "threshold": (), "group_sizes": (2,)}, {"trainer": TRAINER}, ("W_dec", "fd")
+    ),
+    "dictionary_learning square": (
+        "ae.pt", {"decoder.weight": (D, D), "encoder.weight": (D, D)}, None, ("decoder.weight", "df", D, D)
+    ),
+    "dictionary_learning crosscoder": (
+        "ae.pt",
+        {"encoder.weight": (P, D, N), "encoder.bias": (N,), "decoder.weight": (P, N, D), "decoder.bias": (P, D)},
+        None,
+        ("decoder.weight", "pfd"),
+    ),
+    "dictionary_learning crosscoder, decoder alone": (
+        "ae.pt", {"decoder.weight": (P, N, D)}, None, ("decoder.weight", "pfd")
+    ),
+    # other projects
+    "Gemma Scope": ("params.npz", SAE | {"threshold": (N,)}, None, ("W_dec", "fd")),
+    "Gemma Scope square": ("params.npz", SQUARE | {"threshold": (D,)}, None, ("W_dec", "fd", D, D)),
+    "Gemma Scope 2": (
+        "params.safetensors",
+        {"w_enc": (D, N), "w_dec": (N, D), "b_enc": (N,), "b_dec": (D,), "threshold": (N,)},
+        {"width": N, "architecture": "jump_relu"},
+        ("w_dec", "fd"),
+    ),
+    "Gemma Scope 2 square": (
+        "params.safetensors", {"w_enc": (D, D), "w_dec": (D, D)}, {"width": D, "architecture": "jump_relu"},
+        ("w_dec", "fd", D, D),
+    ),
+    "width alone": (ANY, only("W_dec"), {"width": N}, ("W_dec", "fd")),
+    "Gemma Scope 2 crosscoder, layers first": (
+        "params.safetensors", {"w_enc": (P, D, N), "w_dec": (P, N, D), "b_enc": (N,), "b_dec": (P, D)}, None,
+        ("w_dec", "pfd"),
+    ),
+    "Gemma Scope 2 crosscoder, features first": (
+        "params.safetensors", {"w_enc": (P, D, N), "w_dec": (N, P, D), "b_enc": (N,), "b_dec": (P, D)}, None,
+        ("w_dec", "fpd"),
+    ),
+    "Llama Scope": ("checkpoints/final.safetensors", LINEAR, None, ("decoder.weight", "df")),
+    "Language-Model-SAEs": (
+        ANY, {"W_E": (D, N), "b_E": (N,), "W_D": (N, D), "b_D": (D,)}, {"d_model": D, "d_sae": N}, ("W_D", "fd")
+    ),
+    "Language-Model-SAEs square": (ANY, {"W_E": (D, D), "W_D": (D, D)}, None, ("W_D", "fd", D, D)),
+    "Language-Model-SAEs crosscoder": (
+        ANY, {"W_E": (P, D, N), "b_E": (P, N), "W_D": (P, N, D), "b_D": (P, D)}, None, ("W_D", "pfd")
+    ),
+    "Language-Model-SAEs crosscoder, decoder alone": (ANY, {"W_D": (P, N, D)}, None, ("W_D", "pfd")),
+    "Qwen Scope": (
+        "layer3.sae.pt", {"W_enc": (N, D), "W_dec": (D, N), "b_enc": (N,), "b_dec": (D,)}, None, ("W_dec", "df")
+    ),
+    "Goodfire": (
+        "sae.pth", {"encoder_linear.weight": (N, D), "encoder_linear.bias": (N,), "decoder_linear.weight": (D, N),
+                    "decoder_linear.bias": (D,)}, None, ("decoder_linear.weight", "df"),
+    ),
+    "OpenAI": (
+        "5.pt", {"pre_bias": (D,), "latent_bias": (N,), "encoder.weight": (N, D), "decoder.weight": (D, N)}, None,
+        ("decoder.weight", "df"),
+    ),
+    "a decoder by itself, and a dictionary of its encoder": (
+        ANY, {"E": (D, N), "D": (N, D), "b_e": (N,)}, None, ("D", "fd")
+    ),
+    "the same, transposed": (ANY, {"E": (N, D), "D": (D, N), "b_e": (N,)}, None, ("D", "df")),
+    # crosscoders and cross-layer transcoders
+    "crosscoder, features first": (
+        ANY, {"W_enc": (P, D, N), "W_dec": (N, P, D), "b_enc": (N,), "b_dec": (P, D)}, None, ("W_dec", "fpd")
+    ),
+    "crosscoder, layers first": (
+        ANY, {"W_enc": (P, D, N), "W_dec": (P, N, D), "b_enc": (N,), "b_dec": (P, D)}, None, ("W_dec", "pfd")
+    ),
+    "crosscoder, by its configuration": (ANY, {"W_dec": (N, P, D)}, {"dict_size": N, "d_in": D}, ("W_dec", "fpd")),
+    "crosscoder of which nothing is known": (
+        ANY, {"W_dec": (N, P, D)}, None, r"the shape is \[12, 3, 4\]; say whether"
+    ),
+    "crosscoder with as many features as layers": (
+        ANY, {"W_dec": (P, P, 8), "b_enc": (P,)}, None, r"the shape is \[3, 3, 8\]; say whether",
+    ),
+    "the same with both biases": (
+        ANY, {"W_dec": (P, P, 8), "b_enc": (P,), "b_dec": (P, 8)}, None, "say whether",
+    ),
+    "cross-layer transcoder": ("W_dec_5.safetensors", {"W_dec_5": (N, P, D)}, None, ("W_dec_5", "fpd")),
+    "cross-layer transcoder, last layer": ("W_dec_5.safetensors", {"W_dec_5": (N, 1, D)}, None, ("W_dec_5", "fpd")),
+    "transcoder of one layer": (ANY, SAE | {"W_skip": (D, D)}, None, ("W_dec", "fd")),
+    "transcoder, transposed": (
+        ANY, {"W_enc": (N, D), "W_dec": (D, N), "b_enc": (N,), "b_dec": (D,)}, None, ("W_dec", "df")
+    ),
+    # toy models
+    "toy models": ("toy.npz", {"W": (P, D, N), "b_final": (P, N)}, None, ("W", "pdf")),
+    "toy models, features first": ("toy.npz", {"W": (P, N, D), "b_final": (P, N)}, None, ("W", "pfd")),
+    "more toy models than features": ("toy.npz", {"W": (20, D, N), "b_final": (20, N)}, None, ("W", "pdf")),
+    "more toy models than features, without a bias": ("toy.npz", {"W": (20, D, N)}, None, "say whether"),
+    "one toy model": ("toy.npz", {"W": (D, N), "b_final": (N,)}, None, ("W", "df")),
+    # prefixes
+    "compiled": (ANY, under("_orig_mod.", SAE), None, ("_orig_mod.W_dec", "fd")),
+    "on several cards": (ANY, under("module.", LINEAR), None, ("module.decoder.weight", "df")),
+    "in a model": (ANY, under("model.", {"W_D": (N, D), "b_D": (D,)}), None, ("model.W_D", "fd")),
+    "in a model, square": (
+        ANY, under("model.sae.", {"decoder.weight": (D, D)}), None, ("model.sae.decoder.weight", "df", D, D)
+    ),
+    "with slashes": (ANY, {"params/W_dec": (N, D), "params/b_dec": (D,)}, None, ("params/W_dec", "fd")),
+    "a checkpoint of a trainer": ("last.ckpt", under("state_dict.sae.", SAE), None, ("state_dict.sae.W_dec", "fd")),
+    # language models
+    "TransformerLens embedding": (ANY, {"embed.W_E": (N, D), "pos_embed.W_pos": (9, D)}, None, ("embed.W_E", "fd")),
+    "TransformerLens unembedding": (ANY, {"unembed.W_U": (D, N), "unembed.b_U": (N,)}, None, ("unembed.W_U", "df")),
+    "TransformerLens neurons": (
+        ANY, {"blocks.0.mlp.W_in": (D, N), "blocks.0.mlp.W_out": (N, D)}, None, ("blocks.0.mlp.W_out", "fd")
+    ),
+    "TransformerLens, both": (
+        ANY, {"embed.W_E": (N, D), "unembed.W_U": (D, N)}, None, r"a key is needed.*embed\.W_E \[12, 4\], unembed"
+    ),
+    "BERT": (
+        ANY, BERT | {"encoder.layer.0.output.dense.weight": (D, N)}, None, ("encoder.layer.0.output.dense.weight", "df")
+    ),
+    "BERT's head": (ANY, {"cls.predictions.decoder.weight": (N, D)}, None, ("cls.predictions.decoder.weight", "fd")),
+    "Llama": (
+        "pytorch_model.bin", {"model.layers.0.mlp.down_proj.weight": (D, N), "model.norm.weight": (D,)}, {"d_model": D},
+        ("model.layers.0.mlp.down_proj.weight", "df"),
+    ),
+    "Llama's tokens": (ANY, {"model.embed_tokens.weight": (N, D)}, None, ("model.embed_tokens.weight", "fd")),
+    # what sizes say
+    "bias [1, D]": (ANY, {"W_dec": (3, 5), "b_dec": (1, 5)}, None, ("W_dec", "fd", 3, 5)),
+    "bias of the encoder alone": (ANY, {"W_dec": (3, 5), "b_enc": (3,)}, None, ("W_dec", "fd", 3, 5)),
+    "bias of another module": (
+        ANY, under("a.", SAE) | {"b.b_dec": (N,)}, None, ("a.W_dec", "fd")
+    ),
+    "biases that disagree": (
+        ANY, {"W_dec": (N, D), "b_dec": (N,), "b_enc": (N,)}, None, "b_dec has 12 entries.* and b_enc has 12"
+    ),
+    "a layout against a bias": (ANY, {"decoder.weight": (N, D), "decoder.bias": (D,)}, None, ("decoder.weight", "fd")),
+    "a configuration against a bias": (
+        ANY, only("W_dec") | {"b_dec": (N,)}, SAELENS, "d_sae = 12 and b_dec has 12 entries.*say"
+    ),
+    "the configuration of something else": (
+        ANY, only("W_dec"), {"d_in": 5, "d_sae": N}, "but cfg.json has d_in = 5, d_sae = 12; say"
+    ),
+    "a longer axis": (ANY, only("W_dec"), None, ("W_dec", "fd")),
+    "square, whosever it is": (ANY, SQUARE, None, r"the shape is \[4, 4\]; say whether"),
+    "square, of language models": (ANY, {"W": (D, D)}, {"d_model": D, "hidden_size": D}, "say whether"),
+    # what is no decoder
+    "an encoder": (ANY, {"W_enc": (D, N), "b_enc": (N,)}, None, r"a key is needed.*W_enc \[4, 12\]"),
+    "a bias in two axes": (ANY, {"b_final": (P, N), "out.bias": (P, N)}, None, "a key is needed"),
+    "a row of sparsities": (ANY, only("W_dec") | {"sparsity": (1, N), "b_dec": (D,)}, None, ("W_dec", "fd")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts(tmp_path, name):
+    file, shapes, cfg, expected = LAYOUTS[name]
+    rng, path = np.random.default_rng(0), tmp_path / file
+    arrays = {key: rng.standard_normal(shape) for key, shape in shapes.items()}
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)
+    elif path.suffix == ".safetensors":
+        save_file(arrays, path)
+    else:
+        torch = pytest.importorskip("torch")
+        torch.save({key: torch.tensor(array) for key, array in arrays.items()}, path)
+    if cfg is not None:
+        (path.parent / ("config.json" if "trainer" in cfg else "cfg.json")).write_text(json.dumps(cfg))
+    part = 0 if any(len(shape) == 3 for shape in shapes.values()) and isinstance(expected, tuple) else None
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected) as caught:
+            open_weights(tmp_path, part=part)
+        assert str(tmp_path) in str(caught.value)
+        assert len(str(caught.value)) <= 500
+        return
+    key, layout, n, dimensions = (*expected, N, D)[:4]
+    found = open_weights(tmp_path, part=part)
+    array = arrays[key] if "p" not in layout else arrays[key].take(0, axis=layout.index("p"))
+    assert (found.key, found.shape, found.parts) == (
+        key, (n, dimensions), arrays[key].shape[layout.index("p")] if "p" in layout else None,
+    )  # fmt: skip
+    np.testing.assert_array_equal(rows(found), array if layout.replace("p", "") == "fd" else array.T)
+    assert found.guessed == (name == "a longer axis")
+
+
+def test_a_refusal_lists_ten_candidates_the_likely_ones_first(tmp_path):
+    shapes = {f"model.layers.{i}.self_attn.q_proj.weight": (D, D) for i in range(40)}
+    shapes |= {f"model.layers.{i}.mlp.down_proj.weight": (D, N) for i in range(30)} | {"x" * 5000: (D, N)}
+    save_file({key: np.ones(shape, np.float32) for key, shape in shapes.items()}, tmp_path / "w.safetensors")
+    for key in (None, "y" * 5000):
+        with pytest.raises(ValueError, match="key") as caught:
+            open_weights(tmp_path, key=key)
+        said = str(caught.value)
+        listed = said.partition("the keys are ")[2]
+        assert listed.startswith("model.layers.0.mlp.down_proj.weight [4, 12], model.layers.1.mlp.down_proj.weight")
+        assert 0 < listed.count("[") <= 10
+        assert listed.endswith(f" and {71 - listed.count('[')} more")
+        assert len(said) <= 500
+
+
+def test_numbers_that_count_times_others(tmp_path):
+    torch = pytest.importorskip("torch")
+    stored = {
+        "a.down_proj.weight": torch.ones(4, 12).to(torch.float8_e4m3fn),
+        "a.down_proj.weight_scale_inv": torch.ones(2),
+    }
+    torch.save(stored, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"its numbers count times those of a\.down_proj\.weight_scale_inv"):
+        open_weights(tmp_path)
 
 
 # what cannot be read
@@ -336,6 +655,104 @@ def test_truncated_files(tmp_path, name, keep):
         open_weights(path)
 
 
+@pytest.mark.parametrize("name", ["w.safetensors", "w.npz", "w.npy", "w.pt"])
+@pytest.mark.parametrize("change", ["shrinks", "goes", "fails"])
+def test_files_that_change_while_they_are_read(tmp_path, monkeypatch, name, change):
+    path, W = tmp_path / name, np.random.default_rng(0).standard_normal((200, 30))
+    if name == "w.pt":
+        save_torch({"W_dec": pytest.importorskip("torch").tensor(W)}, path)
+    elif name == "w.safetensors":
+        save_file({"W_dec": W}, path)
+    else:
+        np.savez(path, W_dec=W) if name == "w.npz" else np.save(path, W)
+    found = open_weights(path, feature_axis="rows")
+    if change == "shrinks":
+        os.truncate(path, path.stat().st_size // 2)
+    elif change == "goes":
+        path.unlink()
+    else:
+        monkeypatch.setattr(np, "memmap", failing_disk)
+        if name == "w.pt":
+            monkeypatch.setattr("torch.load", failing_disk)
+    with pytest.raises((ValueError, OSError), match=rf"{name}") as caught:
+        rows(found)
+    assert str(caught.value).isprintable()
+    assert change != "fails" or caught.value.errno == errno.EIO
+
+
+def failing_disk(*_, **__):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_stored_member_ends_where_it_ends(tmp_path, W):
+    """What follows in the archive is not read as numbers of the member before."""
+    import io
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:
+        for name, part in (("W_dec", W[:5]), ("z", np.ones((2000, 3)))):
+            file = io.BytesIO()
+            np.save(file, part)
+            archive.writestr(f"{name}.npy", file.getvalue().replace(b"(5, 3)", b"(9, 3)"))
+    with pytest.raises(ValueError, match=r"w\.npz: not a readable \.npz file: 120 bytes of numbers are there, 216"):
+        open_weights(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_checksums_of_members_are_compared(tmp_path, W, save):
+    save(tmp_path / "w.npz", W_dec=W)
+    content = bytearray((tmp_path / "w.npz").read_bytes())
+    directory = content.rindex(b"PK\x01\x02")
+    content[directory + 16] ^= 1  # the checksum
+    (tmp_path / "w.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"w\.npz: not a readable \.npz file: Bad CRC-32 for file 'W_dec\.npy'"):
+        rows(open_weights(tmp_path / "w.npz"))
+
+
+def test_checksums_are_compared_once(tmp_path, monkeypatch, W):
+    import zipfile
+
+    np.savez(tmp_path / "w.npz", W_dec=W)
+    monkeypatch.setattr(weights, "_BLOCK", 3)
+    found, opened = open_weights(tmp_path / "w.npz"), []
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_, kept=zipfile.ZipFile: opened.append(1) or kept(*_))
+    np.testing.assert_array_equal(rows(found), W)
+    np.testing.assert_array_equal(rows(found), W)
+    assert opened == [1]
+
+
+def test_whatever_a_library_raises_is_one_line_about_the_file(tmp_path, W):
+    torch = pytest.importorskip("torch")
+    deep = {"W": torch.tensor(W)}
+    for _ in range(3000):
+        deep = {"a": deep}
+    wide = {}
+    for _ in range(60):
+        wide = {"a": wide, "b": wide}
+    torch.save({"W": torch.empty(7, 3, device="meta")}, tmp_path / "meta.pt")
+    torch.save(wide, tmp_path / "wide.pt")
+    (tmp_path / "tokens.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': ((((('")
+    (tmp_path / "negative.npy").write_bytes(
+        b"\x93NUMPY\x01\x00\x46\x00" + b"{'descr': '<f8', 'fortran_order': False, 'shape': (-7, 3), }".ljust(70)
+    )
+    (tmp_path / "huge.npy").write_bytes(
+        b"\x93NUMPY\x01\x00\x80\x00" + b"{'descr': '<f8', 'fortran_order': False, 'shape': (%d, 3), }" % 10**60
+    )
+    (tmp_path / "deep").mkdir()
+    save_file({"W_dec": W}, tmp_path / "deep" / "w.safetensors")
+    (tmp_path / "deep" / "cfg.json").write_text("[" * 100_000)
+    np.savez(tmp_path / "encrypted.npz", W=W)
+    content = bytearray((tmp_path / "encrypted.npz").read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "encrypted.npz").write_bytes(content)
+    for name in ("meta.pt", "wide.pt", "tokens.npy", "negative.npy", "huge.npy", "deep/w.safetensors", "encrypted.npz"):
+        with pytest.raises((ValueError, MemoryError)) as caught:
+            rows(open_weights(tmp_path / name, feature_axis="rows"))
+        about = tmp_path / name if name != "deep/w.safetensors" else tmp_path / "deep" / "cfg.json"
+        assert str(caught.value).startswith(f"{about}: ")
+        assert str(caught.value).isprintable()
+
+
 def test_types_that_cannot_be_computed_with(tmp_path):
     save_file({"W_dec": np.ones((2, 2), np.int8), "i": np.ones((2, 2), np.int64)}, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"w\.safetensors, W_dec: numbers must be float64, .*, got int8"):
@@ -344,23 +761,62 @@ def test_types_that_cannot_be_computed_with(tmp_path):
         open_weights(tmp_path, key="i")
     for kind in ("complex128", "int64", "bool", "longdouble", "S3"):
         np.save(tmp_path / "w.npy", np.ones((2, 2)).astype(kind))
-        with pytest.raises(ValueError, match=r"w\.npy: numbers must be float64, float32, float16, bfloat16, got"):
+        with pytest.raises(ValueError, match=r"w\.npy: numbers must be float64, float32, float16, bfloat16, .*, got"):
             open_weights(tmp_path / "w.npy")
 
 
-@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2"])
-def test_eight_bit_floats(tmp_path, kind):
-    header = json.dumps({"W_dec": {"dtype": kind, "shape": [4, 2], "data_offsets": [0, 8]}}).encode()
-    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
-    with pytest.raises(ValueError, match=rf"numbers must be float64, .* got {kind}"):
-        open_weights(tmp_path)
-
-
-def test_eight_bit_floats_of_torch(tmp_path):
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_floats_of_eight_bits(tmp_path, W, kind, suffix):
     torch = pytest.importorskip("torch")
-    torch.save({"W_dec": torch.ones(4, 2).to(torch.float8_e4m3fn)}, tmp_path / "w.pt")
-    with pytest.raises(ValueError, match=r"numbers must be float64, .* got float8_e4m3fn"):
-        open_weights(tmp_path)
+    W = W.round(1)
+    stored = torch.tensor(W).to(getattr(torch, kind))
+    if suffix == ".pt":
+        torch.save({"W_dec": stored}, tmp_path / "w.pt")
+    else:
+        from safetensors.torch import save_file as save
+
+        save({"W_dec": stored}, tmp_path / "w.safetensors")
+    found = open_weights(tmp_path, feature_axis="rows")
+    assert found.dtype == kind
+    np.testing.assert_array_equal(rows(found), stored.to(torch.float32).numpy())
+
+
+def test_files_of_torch_from_before_its_zip_format(tmp_path, W):
+    torch = pytest.importorskip("torch")
+    torch.save(
+        {"a": torch.tensor(W), "b": torch.tensor(W.T)}, tmp_path / "w.ckpt", _use_new_zipfile_serialization=False
+    )
+    for key, expected in (("a", W), ("b", W.T)):
+        np.testing.assert_array_equal(rows(open_weights(tmp_path, key=key, feature_axis="rows")), expected)
+
+
+def test_a_model_in_several_files(tmp_path, W):
+    save_file({"W_dec": W, "b_dec": W[0].copy()}, tmp_path / "model-00001-of-00002.safetensors")
+    save_file({"other": 2 * W}, tmp_path / "model-00002-of-00002.safetensors")
+    index, places = (
+        tmp_path / "model.safetensors.index.json",
+        {
+            "W_dec": "model-00001-of-00002.safetensors",
+            "b_dec": "model-00001-of-00002.safetensors",
+            "other": "model-00002-of-00002.safetensors",
+        },
+    )
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    for source in (index, tmp_path):
+        found = open_weights(source)
+        assert (found.path, found.key, found.features) == (index, "W_dec", "rows")
+        np.testing.assert_array_equal(rows(found), W)
+        np.testing.assert_array_equal(rows(open_weights(source, key="other")), 2 * W)
+    for wrong, message in (
+        ("../x.safetensors", r"there is no file of weights \.\./x\.safetensors beside it"),
+        ("model-00003-of-00003.safetensors", "there is no file of weights model-00003"),
+        ("model-00002-of-00002.safetensors", "no key 'W_dec'"),
+        (3, "there is no weight_map"),
+    ):
+        index.write_text(json.dumps({"weight_map": places | {"W_dec": wrong}}))
+        with pytest.raises(ValueError, match=message):
+            open_weights(tmp_path)
 
 
 class Payload:
