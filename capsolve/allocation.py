@@ -416,7 +416,7 @@ def _solve_elsewhere(model: QuadraticLoss, dimensions: float) -> Solution:
 
 
 def certify(
-    model: LossModel,
+    model: LossModel | Profile,
     dimensions: Any,
     capacity: Any,
     *,
@@ -429,7 +429,7 @@ def certify(
     The price is the largest marginal value among features that are not full. The lower bound is the Lagrangian's,
     min_C [L(C) + λ ΣC] − λ D, at the λ where no feature gains on average from more capacity (the price, when losses
     are convex); it needs nothing from the solver. A ``lower_bound`` on the loss of all allocations of this budget that
-    was proved by other means is used where it is the better one. ``gap``, (loss − lower bound)/(loss − floor), is the
+    was proved by other means is used where it is the better one. A profile stands for its quadratic loss. ``gap``, (loss − lower bound)/(loss − floor), is the
     former way to hand that on, and works for one release.
 
     Examples
@@ -445,6 +445,10 @@ def certify(
     tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
     if math.isnan(lower_bound) or lower_bound == math.inf:
         raise ValueError(f"lower_bound must be a number below the loss, got {lower_bound}")
+    if isinstance(model, Profile):
+        loss = QuadraticLoss(model.importance, model.kurtosis)
+        judged = certify(loss, dimensions, capacity, lower_bound=lower_bound, tolerance=tolerance, gap=gap)
+        return named(judged, model.names)
     model = _loss_model("model", model)
     if isinstance(model, QuadraticLoss):
         model = model.to_numpy()

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from capsolve.geometry.blocks import Block, blocks
 from capsolve.geometry.capacities import random_capacity
 from capsolve.geometry.second_moment import SecondMoment
 from capsolve.losses.quadratic import QuadraticLoss
-from capsolve.profile import Profile
+from capsolve.profile import Profile, index_names
 
 # Unit roundoff of the stored numbers, and the least that orthogonality is tested to.
 _ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float8_e4m3fn": 2.0**-4, "float8_e5m2": 2.0**-3}
@@ -140,7 +140,7 @@ class Measurement:
     blocks : tuple of Block or None
         The orthogonal blocks, where n·D² ≤ 2³¹, at the accuracy of the stored numbers (`capsolve.blocks`); None beyond.
     names : tuple of str or None
-        The features' names, where the activations have any.
+        The features' names, where the activations have any, or the data frame that was measured.
     comparison : Comparison or None
         The optimum beside it, where activations were given.
     """
@@ -416,9 +416,11 @@ def measure(
         warnings.warn(f"{weights.name}: {weights.guess}; if they are not, use feature_axis=", stacklevel=2)
     profile = None if samples is None else _profile(samples, n, progress)
     try:
-        return _measurement(weights, profile, tolerance, progress)
+        found = _measurement(weights, profile, tolerance, progress)
     except MemoryError:
         raise MemoryError(f"{weights.name}: there is not enough memory for {n} features in {D} dimensions") from None
+    labels = index_names(source if weights.features == "rows" else getattr(source, "T", None))
+    return replace(found, names=labels) if found.names is None else found
 
 
 def _measurement(weights: Weights, profile: Profile | None, tolerance: float, progress: bool) -> Measurement:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from capsolve._checks import FloatArray, ReadOnlyArrays, at_least, read_only, real_array, renamed, scalar
+from capsolve._checks import FloatArray, ReadOnlyArrays, at_least, read_only, real_array, scalar
 from capsolve.allocation import Allocation, allocate, named
 from capsolve.certificate import FINEST_TOLERANCE
 from capsolve.losses.quadratic import QuadraticLoss, response_curve
@@ -52,10 +53,11 @@ class CapacityPath(ReadOnlyArrays):
     def __iter__(self) -> Iterator[Allocation]:
         return (self[k] for k in range(len(self)))
 
-    def capacity(self, k: int) -> FloatArray:
-        """Former way to say ``path[k].capacity``."""
-        renamed("CapacityPath.capacity(k)", "path[k].capacity")
-        capacity: FloatArray = self[k].capacity
+    @functools.cached_property
+    def capacity(self) -> FloatArray:
+        """The optimal capacities, shape (m, n), one row per budget; ``path[k].capacity`` computes a single row."""
+        capacity = np.stack([allocation.capacity for allocation in self])
+        read_only(capacity)
         return capacity
 
     def __repr__(self) -> str:
@@ -90,8 +92,10 @@ def capacity_path(
     >>> path = capsolve.capacity_path([2.0, 1.0, 1.0], 9.0, dimensions=[0.5, 1.0, 2.0])
     >>> path.loss.round(3)
     array([21.926, 12.444,  3.2  ])
-    >>> path[1].capacity.round(3)
-    array([0.667, 0.167, 0.167])
+    >>> path.capacity.round(3)
+    array([[0.417, 0.042, 0.042],
+           [0.667, 0.167, 0.167],
+           [1.   , 0.5  , 0.5  ]])
 
     References
     ----------

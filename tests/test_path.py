@@ -1,5 +1,7 @@
 """The capacity path against single solves."""
 
+import copy
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -77,11 +79,13 @@ def test_indices_are_single_and_tolerances_sane():
         capsolve.capacity_path([2.0, 1.0], 9.0, [0.5], tolerance=-1)
 
 
-def test_capacities_are_those_of_an_allocation_and_the_former_method_warns():
+def test_capacities_are_an_array_with_a_row_per_budget_as_in_every_other_answer():
     path = capsolve.capacity_path([2.0, 1.0, 1.0], 9.0, [0.5, 1.0])
-    with pytest.warns(DeprecationWarning, match=r"CapacityPath.capacity\(k\) is now path\[k\].capacity"):
-        former = path.capacity(1)
-    np.testing.assert_array_equal(former, path[1].capacity)
+    assert path.capacity.shape == (2, 3)
+    assert not path.capacity.flags.writeable
+    assert not copy.deepcopy(path).capacity.flags.writeable
+    for k, allocation in enumerate(path):
+        np.testing.assert_array_equal(path.capacity[k], allocation.capacity)
 
 
 def test_a_profile_gives_its_names_to_every_allocation():

@@ -48,6 +48,37 @@ def public_functions():
                 yield thing
 
 
+def test_drawings_are_found_without_an_import():
+    assert run("import capsolve; print('figures' in dir(capsolve), capsolve.figures.save.__name__)") == "True save\n"
+
+
+def test_capacity_price_and_loss_are_numbers_and_never_methods():
+    answers = [getattr(module, name) for module in (capsolve, capsolve.simulate) for name in module.__all__]
+    found = {
+        (answer.__name__, name)
+        for answer in answers
+        if inspect.isclass(answer)
+        for name in ("capacity", "price", "loss", "phase", "names", "importance")
+        if inspect.isfunction(inspect.getattr_static(answer, name, None))
+    }
+    assert not found
+
+
+def test_what_is_saved_is_loaded_and_what_is_written_is_read():
+    """``write_`` and ``read_`` are tables, for every program; ``save`` and ``load`` keep a whole result, for capsolve."""
+    kept = 0
+    for module in (capsolve, capsolve.incidental):
+        for thing in (getattr(module, name) for name in module.__all__):
+            if inspect.isclass(thing) and (hasattr(thing, "save") or hasattr(thing, "load")):
+                kept += 1
+                assert list(inspect.signature(thing.save).parameters) == ["self", "path"]
+                assert list(inspect.signature(thing.load).parameters) == ["path"]
+    assert kept >= 3
+    written = {name.removeprefix("write_") for name in capsolve.files.__all__ if name.startswith("write_")}
+    assert written == {"allocation", "profile", "table"}
+    assert all(hasattr(capsolve.files, f"read_{name}") for name in written)
+
+
 def test_a_word_for_an_argument_means_one_thing():
     """Chance is fresh unless a seed is given; ``features`` is how many; which axis counts them is ``feature_axis``."""
     drawing = 0

@@ -18,6 +18,7 @@ from capsolve.figures._style import COLOURS, CROWD, MARKERS, axes_or_new, line, 
 from capsolve.geometry.blocks import Block, blocks
 from capsolve.geometry.capacities import capacities
 from capsolve.geometry.second_moment import floating
+from capsolve.profile import index_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +41,7 @@ def embedding(W: Any, *, names: Sequence[str] | None = None, tolerance: float = 
     W : array_like, shape (n, D)
         One row per feature. If its largest entry is beyond 1e±100, W is drawn in units of that.
     names : sequence of n str, optional
-        What to call the features; their index by default.
+        What to call the features; by default the index of a data frame, else their number.
     tolerance : float
         What counts as orthogonal, as in `capsolve.blocks`.
 
@@ -199,6 +200,7 @@ def _look(W: Any, names: Sequence[str] | None, tolerance: float) -> _Seen:
     unit = float(np.abs(rows).max())
     if unit > 0.0 and not 1e-100 < unit < 1e100:
         rows = rows / unit
+    names = index_names(W) if names is None else names
     called(names, len(rows), np.arange(0))
     phase = np.full(len(rows), Phase.IGNORED, dtype=np.int8)
     for block in found:
