@@ -429,8 +429,8 @@ def certify(
     The price is the largest marginal value among features that are not full. The lower bound is the Lagrangian's,
     min_C [L(C) + λ ΣC] − λ D, at the λ where no feature gains on average from more capacity (the price, when losses
     are convex); it needs nothing from the solver. A ``lower_bound`` on the loss of all allocations of this budget that
-    was proved by other means is used where it is the better one. A profile stands for its quadratic loss. ``gap``, (loss − lower bound)/(loss − floor), is the
-    former way to hand that on, and works for one release.
+    was proved by other means is used where it is the better one. A profile stands for its quadratic loss. ``gap``,
+    (loss − lower bound)/(loss − floor), is the former way to hand a bound on, and works for one release.
 
     Examples
     --------

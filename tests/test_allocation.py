@@ -439,7 +439,7 @@ def test_data_frames_keep_their_names():
     assert capsolve.measure(pandas.DataFrame(np.eye(2), index=["a", "b"])).names == ("a", "b")
     wide = pandas.DataFrame(np.ones((2, 3)), columns=["a", "b", "c"])
     assert capsolve.measure(wide, feature_axis="columns").names == ("a", "b", "c")
-    with pytest.raises(ValueError, match=r'got a function; the column of a data frame is frame\["kurtosis"\]'):
+    with pytest.raises(ValueError, match=r'got a function; a data frame\'s column is frame\["kurtosis"\]'):
         solve(v, frame.kurtosis, 1)
 
 

@@ -65,7 +65,7 @@ def test_capacity_price_and_loss_are_numbers_and_never_methods():
 
 
 def test_what_is_saved_is_loaded_and_what_is_written_is_read():
-    """``write_`` and ``read_`` are tables, for every program; ``save`` and ``load`` keep a whole result, for capsolve."""
+    """``write_`` and ``read_`` are tables, for every program; ``save`` and ``load`` keep results for capsolve."""
     kept = 0
     for module in (capsolve, capsolve.incidental):
         for thing in (getattr(module, name) for name in module.__all__):
