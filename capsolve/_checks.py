@@ -45,12 +45,10 @@ def real_numbers(name: str, value: Any, *, ndim: int | None = None) -> npt.NDArr
         raw = to_numpy(value)
     except (ValueError, TypeError) as error:  # ragged nested lists; types that NumPy does not know
         raise ValueError(f"{name} must be a rectangular array of real numbers: {error}") from None
-    if callable(value):  # frame.kurtosis is a method of pandas, whatever the columns are called
-        raise ValueError(
-            f'{name} must hold real numbers, got a function; the column of a data frame is frame["{name}"]'
-        )
     if raw.dtype.kind not in "biuf":
-        raise ValueError(f"{name} must hold real numbers, got dtype {raw.dtype}")
+        # frame.kurtosis is a method of pandas, whatever the columns are called
+        got = f'a function; a data frame\'s column is frame["{name}"]' if callable(value) else f"dtype {raw.dtype}"
+        raise ValueError(f"{name} must hold real numbers, got {got}")
     if ndim is not None and raw.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimension(s), got shape {raw.shape}")
     return raw
