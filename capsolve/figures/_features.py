@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from capsolve._checks import FloatArray
 from capsolve.allocation import Allocation, Phase
-from capsolve.figures._style import COLOURS, CROWD, MARKERS
+from capsolve.figures._style import COLOURS, CROWD, MARKERS, whole_numbers
 from capsolve.losses.quadratic import QuadraticLoss
 
 if TYPE_CHECKING:
@@ -112,5 +112,7 @@ def label_features(ax: Axes, features: FeatureAxis) -> None:
     elif features.labels is not None:
         upright = sum(map(len, features.labels)) > 80
         ax.set_xticks(features.rank, features.labels, rotation=90 if upright else 0, parse_math=False)
+    else:
+        whole_numbers(ax.xaxis)
     ax.set_xlim(features.limits)
     ax.set_xlabel(features.title)

@@ -81,6 +81,13 @@ def plain_log(axis: Axis) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
+def whole_numbers(axis: Axis) -> None:
+    """Put the ticks of a linear axis at whole numbers: there is no half feature."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+
+
 def legend_above(ax: Axes, handles: Sequence[Artist], title: str) -> None:
     """Put a legend above the axes, in as many columns as fit, and the title above that, in any style."""
     from matplotlib import rcParams  # noqa: PLC0415

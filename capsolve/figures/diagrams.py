@@ -59,7 +59,8 @@ def phase_diagram(
     theory : PhaseDiagram, optional
         For a diagram that was found numerically: the one whose boundaries are drawn on top of it.
     marks : mapping of str to (x, y), optional
-        Points to mark by a letter or two. Without any, the names of the phases are written into large regions.
+        Points to mark by a dot with a letter or two beside. Without any, the names of the phases are written into
+        large regions.
     ax : matplotlib.axes.Axes, optional
         Where to draw, with a colour bar beside; on a new figure by default.
 
@@ -108,9 +109,12 @@ def phase_diagram(
     dot: dict[str, Any] = {"linestyle": "none", "marker": "o", "color": "white", "markeredgecolor": "black"}
     for point in critical:
         ax.plot(*point, markersize=6.0, zorder=4, **dot)
-    written = _phase_names(diagram) if marks is None else marks
-    for name, place in written.items():
-        ax.text(*place, name, ha="center", va="center", weight="bold", path_effects=outline, zorder=5, parse_math=False)
+    bold: dict[str, Any] = {"weight": "bold", "path_effects": outline, "zorder": 5, "parse_math": False}
+    for name, place in (_phase_names(diagram) if marks is None else {}).items():
+        ax.text(*place, name, ha="center", va="center", **bold)
+    for name, place in (marks or {}).items():
+        ax.plot(*place, marker="o", markersize=4.0, color="black", markeredgecolor="white", clip_on=False, zorder=5)
+        ax.annotate(name, place, (4.0, 4.0), textcoords="offset points", **bold)
     orders = [order for order in LINES if any(boundary.order == order for boundary in boundaries)]
     handles = [line(MEANING[order], color="black", linewidth=1.3, linestyle=LINES[order]) for order in orders]
     if critical:
@@ -140,6 +144,7 @@ def _phase_names(diagram: PhaseDiagram | EmpiricalPhaseDiagram) -> dict[str, tup
     for phase in Phase:
         region = np.pad(diagram.phase[..., diagram.tracked] == phase, 1)
         distance = distance_transform_edt(region, sampling=(1.0 / ny, ASPECT / nx))[1:-1, 1:-1]
+        distance[[0, -1]] = distance[:, [0, -1]] = 0.0  # the values at the ends of an axis are on the frame
         if distance.max() >= ROOM:
             row, column = np.unravel_index(np.argmax(distance), distance.shape)
             places[phase.name.lower()] = (float(diagram.x.values[column]), float(diagram.y.values[row]))

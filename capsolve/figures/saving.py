@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ FORMATS = (".pdf", ".png", ".svg")
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as PDF, PNG or SVG, by the suffix of ``path``: the whole file or nothing.
+
+    Characters that the font does not have, such as emoji, are boxes: choose another font by ``rcParams["font.family"]``
+    before the figure is drawn.
 
     Raises
     ------
@@ -42,11 +46,13 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def _quiet_fonts() -> Iterator[None]:
-    """Keep fontTools from warning about the dates in Matplotlib's own fonts, on standard error, in every PDF."""
+    """Keep fontTools from warning about the dates in Matplotlib's own fonts, and Matplotlib about scripts they lack."""
     logger = logging.getLogger("fontTools")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph .* missing from")
+            yield
     finally:
         logger.setLevel(level)
