@@ -99,7 +99,7 @@ def test_the_page_of_a_small_embedding_is_full(W):
     figure = figures.measurement(capsolve.measure(W))
     renderer, height = FigureCanvasAgg(figure).get_renderer(), figure.bbox.height
     figure.draw(renderer)
-    below = min(ax.get_tightbbox(renderer).y0 for ax in figure.axes)
+    below = min(ax.xaxis.get_tightbbox(renderer).y0 for ax in figure.axes)
     assert below - figure.legends[0].get_window_extent(renderer).y1 < 0.05 * height
 
 
