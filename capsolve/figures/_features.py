@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NAMED = 32  # up to so many features are labelled one by one
+LONGEST = 20  # characters of a name
 LINEAR = 2000  # up to so many ranks are spaced evenly; more are spaced by their logarithm
 
 
@@ -57,11 +58,11 @@ class FeatureAxis:
         return np.clip(2.2 * distance**0.35, 0.6, 6.0)
 
 
-def called(names: Sequence[str] | None, features: int, which: npt.NDArray[np.intp]) -> list[str]:
-    """Return short names of the features ``which``; a ``ValueError`` if there is not one name for each of all."""
+def called(names: Sequence[str] | None, features: int, which: npt.NDArray[np.intp], most: int = LONGEST) -> list[str]:
+    """Return names of the features ``which``, cut in the middle; `ValueError` if there is not one for each of all."""
     if names is not None and len(names) != features:
         raise ValueError(f"names must have one entry per feature: {features} features, got {len(names)} names")
-    return [_short(str(i if names is None else names[i])) for i in which.tolist()]
+    return [_short(str(i if names is None else names[i]), most) for i in which.tolist()]
 
 
 def sorted_features(allocation: Allocation, names: Sequence[str] | None) -> FeatureAxis:
@@ -78,8 +79,9 @@ def sorted_features(allocation: Allocation, names: Sequence[str] | None) -> Feat
     return FeatureAxis(order, title, labels or None)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 20 else f"{name[:11]}…{name[-8:]}"
+def _short(name: str, most: int) -> str:
+    tail = most * 2 // 5
+    return name if len(name) <= most else f"{name[: most - 1 - tail]}…{name[-tail:]}"
 
 
 def draw_dots(ax: Axes, features: FeatureAxis, height: FloatArray, phase: npt.NDArray[np.int8]) -> None:

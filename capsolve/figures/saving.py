@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capsolve.figures._style import STYLE
+from capsolve.figures._style import STYLE, quiet_fonts, settle
 from capsolve.files._paths import replacing
 
 if TYPE_CHECKING:
@@ -40,19 +36,6 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     if kind not in FORMATS:
         raise ValueError(f"a figure's suffix must be one of {', '.join(FORMATS)}, got {str(path)!r}")
     dated = {".pdf": "CreationDate", ".svg": "Date"}  # left out: equal figures make equal files
-    with style.context(STYLE), _quiet_fonts(), replacing(path) as temporary:
+    with style.context(STYLE), quiet_fonts(), replacing(path) as temporary:
+        settle(figure)
         figure.savefig(temporary, format=kind[1:], metadata={dated[kind]: None} if kind in dated else None)
-
-
-@contextmanager
-def _quiet_fonts() -> Iterator[None]:
-    """Keep fontTools from warning about the dates in Matplotlib's own fonts, and Matplotlib about scripts they lack."""
-    logger = logging.getLogger("fontTools")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"Glyph .* missing from")
-            yield
-    finally:
-        logger.setLevel(level)
