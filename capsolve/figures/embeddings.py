@@ -92,14 +92,15 @@ def embedding(W: Any, *, names: Sequence[str] | None = None, tolerance: float = 
         if seen.long_names:  # these need the width of the page
             halves: Any = figure.subfigures(2, 1, height_ratios=(above, below))
             top, bottom = halves
-            layout, graph = top.add_gridspec(1, pictures), bottom.add_subplot()
+            layout, last = top.add_gridspec(1, pictures), bottom.add_gridspec(1, 1)[0]
         else:
+            top = bottom = figure
             layout = figure.add_gridspec(1, pictures + 1, width_ratios=(0.9, 1.1, 1.3)[-1 - pictures :])
-            top, graph = figure, figure.add_subplot(layout[0, -1])
+            last = layout[0, -1]
         if D <= 3:
             _vectors(top.add_subplot(layout[0, 0], projection="3d" if D == 3 else None), seen)
         _gram(top.add_subplot(layout[0, pictures - 1]), seen)
-        _graph(graph, seen)
+        _graph(bottom.add_subplot(last), seen)
         figure.suptitle(seen.headline, x=0.01, ha="left", fontsize="medium")
         figure.legend(
             handles=[
