@@ -1,6 +1,7 @@
 # The public names and the modules they live in. This file is the one list: `lazy_loader` reads it when capsolve is
 # imported and loads a module when one of its names is first used; type checkers read it as it stands.
 
+from . import figures as figures
 from . import files as files
 from . import incidental as incidental
 from . import simulate as simulate

@@ -69,7 +69,7 @@ def constant(array: Any) -> Any:
 
 def cut_by_rows(array: Any) -> Any:
     """Return a sparse matrix of PyTorch as SciPy's, which can be cut by rows without filling the memory."""
-    if not api.is_torch_array(array) or array.is_meta or str(array.layout) == "torch.strided":
+    if not api.is_torch_array(array) or array.is_meta or array.ndim != 2 or str(array.layout) == "torch.strided":
         return array
     from scipy import sparse  # noqa: PLC0415
 

@@ -46,7 +46,9 @@ def real_numbers(name: str, value: Any, *, ndim: int | None = None) -> npt.NDArr
     except (ValueError, TypeError) as error:  # ragged nested lists; types that NumPy does not know
         raise ValueError(f"{name} must be a rectangular array of real numbers: {error}") from None
     if raw.dtype.kind not in "biuf":
-        raise ValueError(f"{name} must hold real numbers, got dtype {raw.dtype}")
+        # frame.kurtosis is a method of pandas, whatever the columns are called
+        got = f'a function; a data frame\'s column is frame["{name}"]' if callable(value) else f"dtype {raw.dtype}"
+        raise ValueError(f"{name} must hold real numbers, got {got}")
     if ndim is not None and raw.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimension(s), got shape {raw.shape}")
     return raw

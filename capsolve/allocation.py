@@ -28,6 +28,7 @@ from capsolve.certificate import (
 from capsolve.losses.model import LossModel, is_loss_model
 from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.losses.tabulated import TabulatedLoss
+from capsolve.profile import Profile, problem_of
 from capsolve.solvers.quadratic import COMPILED_FEATURES, Route, route_for, solve_quadratic, solve_source, usable_budget
 from capsolve.solvers.separable import solve_separable
 from capsolve.solvers.sources import ArrayAPISource, NumPySource
@@ -146,8 +147,8 @@ class Allocation(ReadOnlyArrays):
         """
         if isinstance(self.capacity, np.ndarray):
             return self
-        solved = allocate(self._quadratic("to_numpy").to_numpy(), self.dimensions, tolerance=self.tolerance)
-        return replace(solved, names=self.names)
+        model = self._quadratic("to_numpy").to_numpy()
+        return named(allocate(model, self.dimensions, tolerance=self.tolerance), self.names)
 
     def sensitivity(self) -> Sensitivity:
         """Return the derivatives of capacity, price and loss in importance, kurtosis and dimensions.
@@ -280,7 +281,9 @@ class Allocation(ReadOnlyArrays):
         return self.model
 
 
-def solve(importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True, tolerance: float = 1e-9) -> Allocation:
+def solve(
+    importance: Any, kurtosis: Any = None, dimensions: Any = None, *, bias: bool = True, tolerance: float = 1e-9
+) -> Allocation:
     """Find the optimal allocation of capacity in the quadratic model.
 
     Minimises L(C) = Σ v_i² (κ_i−1)(1−C_i) / (1 + γ_i C_i), γ_i = (κ_i−3)/2, subject to Σ C_i ≤ D and 0 ≤ C_i ≤ 1,
@@ -288,12 +291,13 @@ def solve(importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True,
 
     Parameters
     ----------
-    importance : (n,) array, v_i ≥ 0
+    importance : (n,) array, v_i ≥ 0, or Profile
         Coefficients of the target y = Σ v_i x_i² for inputs of unit variance. NumPy or anything like it; or an array of
         PyTorch, JAX, CuPy, Dask or another library with the array API, which stays where it is, in the precision
-        that it has, and so does the answer. It is gone through in blocks, Dask arrays chunk by chunk.
+        that it has, and so does the answer. It is gone through in blocks, Dask arrays chunk by chunk. A profile stands
+        for importance and kurtosis, as in ``solve(profile, dimensions=16)``, and its names are those of the answer.
     kurtosis : (n,) array or scalar, κ_i ≥ 1
-        Pearson kurtosis of the inputs (Gaussian = 3).
+        Pearson kurtosis of the inputs (Gaussian = 3); not with a profile, which has its own.
     dimensions : float, D ≥ 0
         The budget; any real number. From the number of features with v_i > 0 upwards all of those are monosemantic
         and the price is 0. A feature of importance 0 gets capacity 0 (without bias only from that budget upwards:
@@ -332,15 +336,23 @@ def solve(importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True,
     ----------
     arXiv 2210.01892, eqs. 13–18.
     """
+    importance, kurtosis, names = problem_of(importance, kurtosis, dimensions)
     large = isinstance(importance, np.ndarray) and importance.size >= COMPILED_FEATURES
     if bias is True and large and route_for(importance.size).source is not NumPySource:
         # the first pass over so many numbers validates them as well
-        return allocate(QuadraticLoss.unchecked(importance, kurtosis), dimensions, tolerance=tolerance)
-    return allocate(QuadraticLoss(importance, kurtosis, bias), dimensions, tolerance=tolerance)
+        model = QuadraticLoss.unchecked(importance, kurtosis)
+    else:
+        model = QuadraticLoss(importance, kurtosis, bias)
+    return named(allocate(model, dimensions, tolerance=tolerance), names)
+
+
+def named(allocation: Allocation, names: tuple[str, ...] | None) -> Allocation:
+    """Return the same allocation of features of these names."""
+    return allocation if names is None else replace(allocation, names=names)
 
 
 def allocate(
-    loss_model: LossModel, dimensions: Any, *, tolerance: float = 1e-9, route: Route | None = None
+    loss_model: LossModel | Profile, dimensions: Any, *, tolerance: float = 1e-9, route: Route | None = None
 ) -> Allocation:
     """Find the optimal allocation of capacity for any loss model.
 
@@ -349,8 +361,8 @@ def allocate(
 
     Parameters
     ----------
-    loss_model : QuadraticLoss, TabulatedLoss or another `capsolve.losses.model.LossModel`
-        Models of your own must be convex: see the recipe there.
+    loss_model : QuadraticLoss, TabulatedLoss, another `capsolve.losses.model.LossModel`, or Profile
+        Models of your own must be convex: see the recipe there. A profile stands for its quadratic loss, with a bias.
     dimensions : float
         The budget D ≥ 0.
     tolerance : float
@@ -363,7 +375,7 @@ def allocate(
     ValueError
         For bad arguments.
     TypeError
-        For a model that does not fulfil the protocol.
+        For a model that does not fulfil the protocol; functions become one by `TabulatedLoss.from_callables`.
 
     Examples
     --------
@@ -376,6 +388,9 @@ def allocate(
     """
     budget = scalar("dimensions", dimensions, low=0.0)
     tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
+    if isinstance(loss_model, Profile):
+        model: LossModel = QuadraticLoss(loss_model.importance, loss_model.kurtosis)
+        return named(allocate(model, budget, tolerance=tolerance, route=route), loss_model.names)
     model = _loss_model("loss_model", loss_model)
     if isinstance(model, QuadraticLoss):
         solution = solve_quadratic(model, budget, route) if model.in_memory else _solve_elsewhere(model, budget)
@@ -402,7 +417,7 @@ def _solve_elsewhere(model: QuadraticLoss, dimensions: float) -> Solution:
 
 
 def certify(
-    model: LossModel,
+    model: LossModel | Profile,
     dimensions: Any,
     capacity: Any,
     *,
@@ -415,8 +430,8 @@ def certify(
     The price is the largest marginal value among features that are not full. The lower bound is the Lagrangian's,
     min_C [L(C) + λ ΣC] − λ D, at the λ where no feature gains on average from more capacity (the price, when losses
     are convex); it needs nothing from the solver. A ``lower_bound`` on the loss of all allocations of this budget that
-    was proved by other means is used where it is the better one. ``gap``, (loss − lower bound)/(loss − floor), is the
-    former way to hand that on, and works for one release.
+    was proved by other means is used where it is the better one. A profile stands for its quadratic loss. ``gap``,
+    (loss − lower bound)/(loss − floor), is the former way to hand a bound on, and works for one release.
 
     Examples
     --------
@@ -431,6 +446,10 @@ def certify(
     tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
     if math.isnan(lower_bound) or lower_bound == math.inf:
         raise ValueError(f"lower_bound must be a number below the loss, got {lower_bound}")
+    if isinstance(model, Profile):
+        loss = QuadraticLoss(model.importance, model.kurtosis)
+        judged = certify(loss, dimensions, capacity, lower_bound=lower_bound, tolerance=tolerance, gap=gap)
+        return named(judged, model.names)
     model = _loss_model("model", model)
     if isinstance(model, QuadraticLoss):
         model = model.to_numpy()
@@ -456,8 +475,12 @@ def certify(
 def _loss_model(name: str, model: Any) -> LossModel:
     if isinstance(model, QuadraticLoss | TabulatedLoss) or is_loss_model(model):
         return model
-    what = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
-    raise TypeError(f"{name} must be a QuadraticLoss, a TabulatedLoss or another LossModel, got {what}")
+    wanted = f"{name} must be a QuadraticLoss, a TabulatedLoss or another LossModel"
+    if isinstance(model, type):
+        raise TypeError(f"{wanted}, got the class {model.__name__}")
+    if callable(model) or (isinstance(model, list | tuple) and any(map(callable, model))):
+        raise TypeError(f"{wanted}; TabulatedLoss.from_callables makes one of functions")
+    raise TypeError(f"{wanted}, got {type(model).__name__}")
 
 
 def _allocation(

@@ -14,6 +14,7 @@ from capsolve._checks import FloatArray, ReadOnlyArrays, at_least, flag, read_on
 from capsolve.allocation import Allocation, phases
 from capsolve.certificate import FINEST_TOLERANCE, STATUSES, Certificate, Status, certify_terms, status_of
 from capsolve.losses.quadratic import QuadraticLoss
+from capsolve.profile import problem_of
 from capsolve.solvers.quadratic import solve_columns, usable_budget
 
 # Numbers in one table of the search: it works on a dozen of these at a time, which should stay in the cache.
@@ -40,6 +41,8 @@ class AllocationBatch(ReadOnlyArrays):
     bias : bool
     tolerance : float
         The relative gap that was asked for.
+    names : tuple of str or None
+        What the features are called.
     """
 
     importance: FloatArray
@@ -55,6 +58,7 @@ class AllocationBatch(ReadOnlyArrays):
     budget_error: FloatArray
     bias: bool = field(default=True)
     tolerance: float = field(default=1e-9)
+    names: tuple[str, ...] | None = field(default=None)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -110,6 +114,7 @@ class AllocationBatch(ReadOnlyArrays):
             model=QuadraticLoss(self.importance[where], self.kurtosis[where], self.bias),
             capacity=capacity,
             tolerance=self.tolerance,
+            names=self.names,
             **numbers,
         )
 
@@ -119,7 +124,7 @@ class AllocationBatch(ReadOnlyArrays):
 
 
 def solve_batch(
-    importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True, tolerance: float = 1e-9
+    importance: Any, kurtosis: Any = None, dimensions: Any = None, *, bias: bool = True, tolerance: float = 1e-9
 ) -> AllocationBatch:
     """Solve `capsolve.solve` for many problems with equally many features.
 
@@ -129,7 +134,7 @@ def solve_batch(
     ----------
     importance : (..., n) array, v_i ≥ 0
         The last axis is that of the features, as in the other arguments with features; leading axes are those of
-        the problems and broadcast.
+        the problems and broadcast. Or a `Profile`, which every problem shares: ``solve_batch(profile, dimensions=…)``.
     kurtosis : (..., n) array or scalar, κ_i ≥ 1
         One number per problem has shape (..., 1).
     dimensions : (...) array or scalar, D ≥ 0
@@ -162,6 +167,7 @@ def solve_batch(
     ----------
     arXiv 2210.01892, eqs. 13–18.
     """
+    importance, kurtosis, names = problem_of(importance, kurtosis, dimensions)
     v = np.array(real_array("importance", importance))
     if v.ndim == 0 or v.shape[-1] == 0:
         raise ValueError(f"importance must have a last axis with at least one feature, got shape {v.shape}")
@@ -192,7 +198,7 @@ def solve_batch(
     batch = _solve(v.reshape(-1, n), k.reshape(-1, n), budget.reshape(-1), bias)
     arrays = {name: array.reshape(shape + array.shape[1:]) for name, array in batch.items()}
     read_only(v, k, budget, *arrays.values())
-    return AllocationBatch(v, k, budget, bias=bias, tolerance=tolerance, **arrays)
+    return AllocationBatch(v, k, budget, bias=bias, tolerance=tolerance, names=names, **arrays)
 
 
 def _raise_on_overflow(v: FloatArray, k: FloatArray) -> None:

@@ -6,14 +6,14 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from capsolve._checks import FloatArray, former_property, scalar
+from capsolve._checks import FloatArray, former_property, renamed, scalar
 from capsolve.allocation import Allocation, Phase, solve
 from capsolve.files.activations import read_activations
 from capsolve.files.weights import Axis, Weights, from_array, open_weights
@@ -21,7 +21,7 @@ from capsolve.geometry.blocks import Block, blocks
 from capsolve.geometry.capacities import random_capacity
 from capsolve.geometry.second_moment import SecondMoment
 from capsolve.losses.quadratic import QuadraticLoss
-from capsolve.profile import Profile
+from capsolve.profile import Profile, index_names
 
 # Unit roundoff of the stored numbers, and the least that orthogonality is tested to.
 _ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float8_e4m3fn": 2.0**-4, "float8_e5m2": 2.0**-3}
@@ -140,7 +140,7 @@ class Measurement:
     blocks : tuple of Block or None
         The orthogonal blocks, where n·D² ≤ 2³¹, at the accuracy of the stored numbers (`capsolve.blocks`); None beyond.
     names : tuple of str or None
-        The features' names, where the activations have any.
+        The features' names, where the activations have any, or the data frame that was measured.
     comparison : Comparison or None
         The optimum beside it, where activations were given.
     """
@@ -324,12 +324,13 @@ def measure(
     source: Any,
     *,
     key: str | None = None,
-    features: str | None = None,
+    feature_axis: str | int | None = None,
     part: int | None = None,
     activations: Any = None,
     activations_key: str | None = None,
     tolerance: float = 0.01,
     progress: bool = False,
+    features: str | None = None,
 ) -> Measurement:
     """Measure the capacities of an embedding, in a file of any size or in memory.
 
@@ -343,11 +344,12 @@ def measure(
         folder that has one, or a matrix in memory, of any library.
     key : str, optional
         Which matrix of the file; by default its decoder. See `capsolve.files.weights.open_weights`.
-    features : {"rows", "columns"}, optional
-        What stands for a feature. In a file this is known from the configuration and the biases beside the matrix,
-        from the layouts of projects or from the number of activations; else the longer axis is taken, and
-        ``measurement.weights.guessed`` says so, with a warning if these are the columns. In memory rows are features;
-        an array with more columns than rows needs this argument, for by the longer axis these would be features too.
+    feature_axis : {"rows", "columns"} or {-2, -1}, optional
+        What stands for a feature, as a word or as the axis that counts features in `capsolve.capacities`. In a file
+        this is known from the configuration and the biases beside the matrix, from the layouts of projects or from the
+        number of activations; else the longer axis is taken, and ``measurement.weights.guessed`` says so, with a
+        warning if these are the columns. In memory rows are features; an array with more columns than rows needs this
+        argument, for by the longer axis these would be features too.
     part : int, optional
         Which matrix of an array with three axes in a file: one of several toy models, one layer of a crosscoder.
     activations : path, array_like or Profile, optional
@@ -360,6 +362,8 @@ def measure(
         In (0, 0.5]: how near to 1, or to nothing, a capacity counts as such. See `Measurement.phase`.
     progress : bool
         Show a progress bar on standard error.
+    features
+        Former name of ``feature_axis``.
 
     Returns
     -------
@@ -393,25 +397,30 @@ def measure(
     tolerance = scalar("tolerance", tolerance, low=0.0, high=0.5)
     if tolerance == 0.0:
         raise ValueError("tolerance must be > 0: measured capacities are never exactly 1")
+    if features is not None:
+        renamed("features=", "feature_axis=")
+        feature_axis = features
     samples = None if activations is None else _samples(activations, activations_key)
     count = None if samples is None else samples.width
     if isinstance(source, str | os.PathLike):
-        weights = open_weights(source, key=key, features=features, part=part, count=count)
+        weights = open_weights(source, key=key, feature_axis=feature_axis, part=part, count=count)
     elif key is not None or part is not None:
         raise ValueError(f"key and part are for files, got {key!r} and {part!r}")
     else:
-        weights = from_array(source, features, count)
+        weights = from_array(source, feature_axis, count)
     n, D = weights.shape
     if n < D > _WIDE:
         other = "columns" if weights.features == "rows" else "rows"
         raise ValueError(f"{weights.name}: {n} features in {D} dimensions is no embedding; are the features {other}?")
     if weights.guessed and weights.features == "columns":
-        warnings.warn(f"{weights.name}: {weights.guess}; if they are not, use features=", stacklevel=2)
+        warnings.warn(f"{weights.name}: {weights.guess}; if they are not, use feature_axis=", stacklevel=2)
     profile = None if samples is None else _profile(samples, n, progress)
     try:
-        return _measurement(weights, profile, tolerance, progress)
+        found = _measurement(weights, profile, tolerance, progress)
     except MemoryError:
         raise MemoryError(f"{weights.name}: there is not enough memory for {n} features in {D} dimensions") from None
+    labels = index_names(source if weights.features == "rows" else getattr(source, "T", None))
+    return replace(found, names=labels) if found.names is None else found
 
 
 def _measurement(weights: Weights, profile: Profile | None, tolerance: float, progress: bool) -> Measurement:
@@ -424,7 +433,7 @@ def _measurement(weights: Weights, profile: Profile | None, tolerance: float, pr
             moments = profile.moments
             deviation = np.ones(n) if moments is None else np.sqrt(moments.variance)
             active, square, _ = _stream(weights, deviation, bar)
-            comparison = Comparison(profile, active, square, solve(profile.importance, profile.kurtosis, D))
+            comparison = Comparison(profile, active, square, solve(profile, dimensions=D))
     found = None
     if n * D * D <= _BLOCKS_WORK:
         accuracy = max(_ORTHOGONAL, 4 * _ROUNDOFF.get(weights.dtype, 0.0))

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from capsolve._arrays import cut_by_rows, to_numpy
 from capsolve._checks import FloatArray
@@ -219,7 +218,7 @@ class _Stream:
                 f"activations must have the same columns in every chunk: {len(self.block)} at first, "
                 f"{shape[1]} in the chunk that starts at row {self.rows + self.filled}"
             )
-        yield from self._add_sparse(chunk) if sparse.issparse(chunk) else self._add_dense(chunk, shape[0])
+        yield from self._add_sparse(chunk) if _is_sparse(chunk) else self._add_dense(chunk, shape[0])
 
     def finish(self) -> Moments:
         self._flush()
@@ -334,8 +333,12 @@ def _chunks(activations: Any) -> Iterable[Any]:
 
 def _is_array(value: Any, ndim: int | None = None) -> bool:
     """Whether ``value`` can be cut by rows, as arrays, sparse matrices and the datasets of h5py can."""
-    shaped = sparse.issparse(value) or (hasattr(value, "shape") and hasattr(value, "__getitem__"))
+    shaped = _is_sparse(value) or (hasattr(value, "shape") and hasattr(value, "__getitem__"))
     return shaped and (ndim is None or len(value.shape) == ndim)
+
+
+def _is_sparse(value: Any) -> bool:
+    return hasattr(value, "tocsr")  # SciPy's, which need not be loaded to know
 
 
 def _nested(value: Any) -> npt.NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from capsolve._checks import FloatArray, ReadOnlyArrays, at_least, read_only, real_array, scalar
-from capsolve.allocation import Allocation, allocate
+from capsolve.allocation import Allocation, allocate, named
 from capsolve.certificate import FINEST_TOLERANCE
 from capsolve.losses.quadratic import QuadraticLoss, response_curve
+from capsolve.profile import problem_of
 from capsolve.solvers.value_function import ValueFunction
 
 
@@ -29,6 +31,8 @@ class CapacityPath(ReadOnlyArrays):
         The budgets, in the order given.
     price, scale, loss : (m,) arrays
         As in `Allocation`: λ = −dL/dD to the right, τ = √(λ/2), and the least loss L(D).
+    names : tuple of str or None
+        What the features are called.
     """
 
     model: QuadraticLoss
@@ -37,20 +41,23 @@ class CapacityPath(ReadOnlyArrays):
     scale: FloatArray
     loss: FloatArray
     tolerance: float
+    names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return self.dimensions.size
 
     def __getitem__(self, k: int) -> Allocation:
         k = operator.index(k)  # a slice would be many allocations: take them one by one
-        return allocate(self.model, self.dimensions[k], tolerance=self.tolerance)
+        return named(allocate(self.model, self.dimensions[k], tolerance=self.tolerance), self.names)
 
     def __iter__(self) -> Iterator[Allocation]:
         return (self[k] for k in range(len(self)))
 
-    def capacity(self, k: int) -> FloatArray:
-        """Return the optimal capacities for ``dimensions[k]``, shape (n,)."""
-        capacity: FloatArray = self[k].capacity
+    @functools.cached_property
+    def capacity(self) -> FloatArray:
+        """The optimal capacities, shape (m, n), one row per budget; ``path[k].capacity`` computes a single row."""
+        capacity = np.stack([allocation.capacity for allocation in self])
+        read_only(capacity)
         return capacity
 
     def __repr__(self) -> str:
@@ -59,7 +66,7 @@ class CapacityPath(ReadOnlyArrays):
 
 
 def capacity_path(
-    importance: Any, kurtosis: Any, dimensions: Any, *, bias: bool = True, tolerance: float = 1e-9
+    importance: Any, kurtosis: Any = None, dimensions: Any = None, *, bias: bool = True, tolerance: float = 1e-9
 ) -> CapacityPath:
     """Solve `capsolve.solve` for many budgets.
 
@@ -70,7 +77,7 @@ def capacity_path(
     Parameters
     ----------
     importance, kurtosis, bias, tolerance
-        As in `capsolve.solve`.
+        As in `capsolve.solve`, a profile included: ``capacity_path(profile, dimensions=[4, 16, 32])``.
     dimensions : (m,) array
         The budgets D ≥ 0, in any order.
 
@@ -85,13 +92,16 @@ def capacity_path(
     >>> path = capsolve.capacity_path([2.0, 1.0, 1.0], 9.0, dimensions=[0.5, 1.0, 2.0])
     >>> path.loss.round(3)
     array([21.926, 12.444,  3.2  ])
-    >>> path.capacity(1).round(3)
-    array([0.667, 0.167, 0.167])
+    >>> path.capacity.round(3)
+    array([[0.417, 0.042, 0.042],
+           [0.667, 0.167, 0.167],
+           [1.   , 0.5  , 0.5  ]])
 
     References
     ----------
     arXiv 2210.01892, eqs. 15–18: capacities are piecewise linear in 1/τ.
     """
+    importance, kurtosis, names = problem_of(importance, kurtosis, dimensions)
     model = QuadraticLoss(importance, kurtosis, bias).to_numpy()
     budgets = np.array(real_array("dimensions", dimensions, ndim=1))
     if budgets.size == 0:
@@ -106,4 +116,4 @@ def capacity_path(
         solved = [allocate(model, budget, tolerance=tolerance) for budget in budgets]
         scale, price, loss = (np.array([getattr(a, name) for a in solved]) for name in ("scale", "price", "loss"))
     read_only(budgets, price, scale, loss)
-    return CapacityPath(model, budgets, price, scale, loss, tolerance)
+    return CapacityPath(model, budgets, price, scale, loss, tolerance, names)

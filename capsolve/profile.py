@@ -65,7 +65,7 @@ class Profile(ReadOnlyArrays):
             raise ValueError(f"moments must be of {v.size} features, got {moments.mean.size}")
         object.__setattr__(self, "importance", _frozen(v))
         object.__setattr__(self, "kurtosis", _frozen(k))
-        names = _index(importance) if names is None else names
+        names = index_names(importance) if names is None else names
         object.__setattr__(self, "names", None if names is None else _one_per_feature(names, v.size))
         object.__setattr__(self, "moments", moments)
 
@@ -226,7 +226,20 @@ class Profile(ReadOnlyArrays):
             if value.ndim > 1 or value.size not in (1, v.size):
                 raise ValueError(f"{name} must be one number or {v.size}, one per feature, got shape {value.shape}")
         # the checks cannot be left to Profile: there, kurtosis is an argument that the caller never gave
-        return cls(v, base / (1 - s), names)
+        return cls(v, base / (1 - s), index_names(importance) if names is None else names)
+
+
+def problem_of(importance: Any, kurtosis: Any, dimensions: Any) -> tuple[Any, Any, tuple[str, ...] | None]:
+    """Return importance, kurtosis and names of a problem given as a profile, in memory or not, or as arrays."""
+    names = index_names(importance)
+    if all(hasattr(importance, name) for name in ("importance", "kurtosis", "names")):
+        if kurtosis is not None:
+            raise ValueError("a profile has its own kurtosis: name what comes after it, as in (profile, dimensions=16)")
+        importance, kurtosis, names = importance.importance, importance.kurtosis, importance.names
+    for name, value in (("kurtosis", kurtosis), ("dimensions", dimensions)):
+        if value is None:
+            raise ValueError(f"{name} must be given: importance, kurtosis and dimensions, or a profile and dimensions")
+    return importance, kurtosis, names
 
 
 def power_law(features: int, exponent: float) -> FloatArray:
@@ -281,7 +294,7 @@ def _frozen(array: FloatArray) -> FloatArray:
     return copy
 
 
-def _index(column: Any) -> tuple[str, ...] | None:
+def index_names(column: Any) -> tuple[str, ...] | None:
     """Return the index of a column of a data frame, unless it counts the rows."""
     index = getattr(column, "index", None)
     if index is None or callable(index):  # a list has a method of that name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,11 +43,13 @@ class Sensitivity:
     price_dimensions: float
     capacity_dimensions: FloatArray
     active: Any
-    _local: FloatArray  # ∂(v_i (κ_i−1) + T)/∂(v_i, κ_i) − τ C_i ∂κ_i of the active features, shape (2, n)
-    _rate: FloatArray  # 1/(τ (κ_i−3)), 0 for the others and for the absorber, shape (n,)
-    _coupling: FloatArray  # −(κ_i−3) C_i, shape (n,)
-    _shift: FloatArray  # ∂(x, τ)/∂(v_j, κ_j), shape (2, 2, n)
-    _absorber: int | None  # the steepest active feature: its capacity is what the others leave
+    _local: FloatArray = field(
+        repr=False
+    )  # ∂(v_i (κ_i−1) + T)/∂(v_i, κ_i) − τ C_i ∂κ_i of the active features, shape (2, n)
+    _rate: FloatArray = field(repr=False)  # 1/(τ (κ_i−3)), 0 for the others and for the absorber, shape (n,)
+    _coupling: FloatArray = field(repr=False)  # −(κ_i−3) C_i, shape (n,)
+    _shift: FloatArray = field(repr=False)  # ∂(x, τ)/∂(v_j, κ_j), shape (2, 2, n)
+    _absorber: int | None = field(repr=False)  # the steepest active feature: its capacity is what the others leave
 
     def capacity_change(self, *, importance: Any = 0.0, kurtosis: Any = 0.0, dimensions: float = 0.0) -> FloatArray:
         """Return the derivative of all capacities, shape (n,), along the given direction of the data."""

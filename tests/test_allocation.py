@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import capsolve
-from capsolve import Phase, QuadraticLoss, Status, certify, solve
+from capsolve import Phase, QuadraticLoss, Status, allocate, certify, solve
 from capsolve.certificate import lagrangian_bound
 from tests.oracles import clarabel_convex, exact_convex, feature_loss, profiles
 
@@ -406,3 +406,83 @@ def test_bad_capacity(capacity):
 def test_unknown_model():
     with pytest.raises(TypeError, match="loss_model must be"):
         capsolve.allocate("quadratic", 1.0)
+
+
+# --- profiles --------------------------------------------------------------------------------------------------------
+
+
+PROFILE = capsolve.Profile([2.0, 1.0, 0.5], [9.0, 8.0, 7.0], ["cat", "dog", "dog"])  # labels may repeat
+
+
+@pytest.mark.parametrize("answer", [lambda: solve(PROFILE, dimensions=2), lambda: allocate(PROFILE, 2)])
+def test_a_profile_is_its_importance_and_kurtosis_and_its_names_stay(answer):
+    found, plain = answer(), solve([2.0, 1.0, 0.5], [9.0, 8.0, 7.0], 2)
+    np.testing.assert_array_equal(found.capacity, plain.capacity)
+    assert (found.loss, found.names, plain.names) == (plain.loss, ("cat", "dog", "dog"), None)
+    assert found.to_dict()["name"] == ["cat", "dog", "dog"]
+    assert found.to_dict(["x", "y", "z"])["name"] == ["x", "y", "z"]
+
+
+def test_a_profile_is_certified_under_its_names():
+    judged = certify(PROFILE, 2, [1.0, 0.5, 0.5])
+    assert judged.names == PROFILE.names
+    assert judged.gap == certify(QuadraticLoss(PROFILE.importance, PROFILE.kurtosis), 2, [1.0, 0.5, 0.5]).gap > 1e-3
+
+
+def test_data_frames_keep_their_names():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"importance": [2.0, 1.0], "kurtosis": [9.0, 8.0]}, index=["cat", "cat"])
+    v, k = frame["importance"], frame["kurtosis"]
+    assert solve(v, k, 1).names == ("cat", "cat")
+    assert solve(frame.reset_index()["importance"], 9.0, 1).names is None  # an index that counts names nothing
+    assert capsolve.capacity_path(v, k, [1])[0].names == capsolve.solve_batch(v, k, [1])[0].names == ("cat", "cat")
+    assert capsolve.measure(pandas.DataFrame(np.eye(2), index=["a", "b"])).names == ("a", "b")
+    wide = pandas.DataFrame(np.ones((2, 3)), columns=["a", "b", "c"])
+    assert capsolve.measure(wide, feature_axis="columns").names == ("a", "b", "c")
+    with pytest.raises(ValueError, match=r'got a function; a data frame\'s column is frame\["kurtosis"\]'):
+        solve(v, frame.kurtosis, 1)
+
+
+def test_a_column_with_an_index_names_the_answer():
+    column = np.array([2.0, 1.0]).view(Column)
+    column.index = ["cat", "dog"]
+    assert solve(column, 9.0, 1).names == ("cat", "dog")
+    assert capsolve.Profile.from_distribution("laplace", importance=column).names == ("cat", "dog")
+
+
+class Column(np.ndarray):
+    """An array with an index, as the columns of data frames have."""
+
+
+def test_float32_of_numpy_is_solved_in_float64_and_says_so():
+    found = solve(np.ones(4, dtype=np.float32), np.float32(9.0), 2)
+    assert found.capacity.dtype == np.float64
+    assert capsolve.capacities(np.eye(2, dtype=np.float32)).dtype == np.float32
+
+
+def test_a_profile_may_lack_a_bias_and_a_profile_larger_than_memory_is_one(tmp_path):
+    capsolve.write_profile(PROFILE, tmp_path / "profile.csv")
+    without = solve(PROFILE, dimensions=2, bias=False)
+    assert without.loss == solve([2.0, 1.0, 0.5], [9.0, 8.0, 7.0], 2, bias=False).loss
+    assert without.names == PROFILE.names
+    pytest.importorskip("dask.array")
+    pytest.importorskip("pyarrow")
+    capsolve.write_profile(PROFILE, tmp_path / "profile.parquet")
+    lazy = solve(capsolve.open_profile(str(tmp_path / "*.parquet")), dimensions=2)
+    assert lazy.loss == pytest.approx(solve(PROFILE, dimensions=2).loss, rel=1e-12)
+
+
+def test_a_profile_has_its_own_kurtosis():
+    with pytest.raises(ValueError, match=r"a profile has its own kurtosis: .*dimensions=16"):
+        solve(PROFILE, 2)
+    for arguments, missing in (((PROFILE,), "dimensions"), (([1.0],), "kurtosis"), (([1.0], 9.0), "dimensions")):
+        with pytest.raises(ValueError, match=f"{missing} must be given"):
+            solve(*arguments)
+
+
+def test_functions_are_no_loss_model_but_can_become_one():
+    for functions in (lambda c: 1 - c, [np.exp, np.exp]):
+        with pytest.raises(TypeError, match=r"loss_model must be .*; TabulatedLoss.from_callables makes one of func"):
+            allocate(functions, 1)
+    with pytest.raises(TypeError, match="got the class QuadraticLoss"):
+        allocate(QuadraticLoss, 1)

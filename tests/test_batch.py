@@ -262,3 +262,10 @@ def test_every_nasty_kurtosis_at_once():
     found = capsolve.solve_batch(np.ones(k.size), k, dimensions)
     for i, budget in enumerate(dimensions):
         assert_same(capsolve.solve(np.ones(k.size), k, budget), found[i])
+
+
+def test_a_profile_may_be_shared_by_all_problems():
+    profile = capsolve.Profile([2.0, 1.0, 0.5], [9.0, 8.0, 7.0], ["a", "b", "b"])
+    batch = capsolve.solve_batch(profile, dimensions=[0.5, 1.0, 2.0])
+    assert (batch.shape, batch.names, batch[1].names) == ((3,), profile.names, profile.names)
+    np.testing.assert_array_equal(batch[2].capacity, capsolve.solve(profile, dimensions=2.0).capacity)

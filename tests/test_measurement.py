@@ -68,7 +68,7 @@ def test_a_learned_dictionary_in_either_orientation(tmp_path, dictionary):
     assert 0.5 < found["rows"].total_capacity < 40
     # negative control: as 64 features in 40 dimensions it is another embedding
     save_file({"W_dec": W}, tmp_path / "w.safetensors")
-    assert measure(tmp_path / "w.safetensors", features="columns").capacity.shape == (64,)
+    assert measure(tmp_path / "w.safetensors", feature_axis="columns").capacity.shape == (64,)
 
 
 @pytest.mark.parametrize("features", ["rows", "columns"])
@@ -77,9 +77,9 @@ def test_streaming_is_the_same_as_in_memory(tmp_path, monkeypatch, dtype, featur
     W = np.random.default_rng(0).standard_normal((3000, 40)).astype(dtype)
     save_file({"W_dec": np.ascontiguousarray(W if features == "rows" else W.T)}, tmp_path / "w.safetensors")
     exact = capacities(W.astype(np.float64))
-    whole = measure(tmp_path / "w.safetensors", features=features)
+    whole = measure(tmp_path / "w.safetensors", feature_axis=features)
     monkeypatch.setattr(weights, "_BLOCK", 40 * 700)
-    blocks = measure(tmp_path / "w.safetensors", features=features)
+    blocks = measure(tmp_path / "w.safetensors", feature_axis=features)
     assert len(list(blocks.weights.blocks())) == 5
     # Rounding errors of a sum of n products add up like a random walk, to about √n of them; see `capacities`.
     tolerance = np.sqrt(len(W)) * np.finfo(np.float64 if dtype == np.float64 else np.float32).eps
@@ -94,7 +94,7 @@ def test_streaming_is_the_same_as_in_memory(tmp_path, monkeypatch, dtype, featur
 def test_totals_are_consistent(seed, n, D, rank):
     rng = np.random.default_rng(seed)
     W = rng.standard_normal((n, min(rank, D))) @ rng.standard_normal((min(rank, D), D))
-    found = measure(W, features="rows")
+    found = measure(W, feature_axis="rows")
     assert found.rank == min(n, D, rank)
     assert found.total_capacity <= found.rank + 1e-9
     assert found.total_capacity == pytest.approx(found.efficiency * D, rel=1e-14)
@@ -120,7 +120,7 @@ def test_the_rank_is_that_of_the_stored_numbers(shape, kind, smallest):
     for missing in (0, 1, 5):
         lengths = np.geomspace(1.0, smallest, min(shape)) * (np.arange(min(shape)) < min(shape) - missing)
         W = (1e30 * (left * lengths) @ right.T).astype(kind)
-        found = measure(W, features="rows")
+        found = measure(W, feature_axis="rows")
         singular = np.linalg.svd(W.astype(float), compute_uv=False)
         assert found.rank == min(shape) - missing == np.count_nonzero(singular > D * eps * singular[0])
         if missing == 0:  # negative control: the eigenvalues of M alone tell less
@@ -211,7 +211,7 @@ def test_the_losses_are_those_of_the_embedding(seed, n, D):
     profile, W = profile_of(rng, n), rng.standard_normal((n, D)) * rng.pareto(1.0, (n, 1))
     found = measure(W, activations=profile).comparison
     model = QuadraticLoss(profile.importance, profile.kurtosis)
-    np.testing.assert_array_equal(found.capacity, measure(W, features="rows").capacity)  # inputs of unit variance
+    np.testing.assert_array_equal(found.capacity, measure(W, feature_axis="rows").capacity)  # inputs of unit variance
 
     def loss(log_scale):
         return capsolve.embedding_loss(np.exp(log_scale) * W, profile.importance, profile.kurtosis)
@@ -284,7 +284,7 @@ def test_activations_from_a_file(tmp_path, dictionary):
     np.savetxt(tmp_path / "x.csv", codes, "%.17g", ",", header=",".join(names), comments="")
     expected = measure(W, activations=codes)
     for name, key in (("x.npy", None), ("x.npz", "x"), ("x.csv", None)):
-        found = measure(tmp_path / "w.npy", features="rows", activations=tmp_path / name, activations_key=key)
+        found = measure(tmp_path / "w.npy", feature_axis="rows", activations=tmp_path / name, activations_key=key)
         np.testing.assert_array_equal(found.comparison.capacity, expected.comparison.capacity)
         assert found.comparison.loss == expected.comparison.loss
         assert found.names == (tuple(names) if name == "x.csv" else None)
@@ -308,7 +308,7 @@ def test_activations_from_a_file(tmp_path, dictionary):
         ({"tolerance": 0.0}, r"tolerance must be > 0"),
         ({"tolerance": 0.6}, r"tolerance must be in \[0, 0\.5\], got 0\.6"),
         ({"key": "W_dec"}, "key and part are for files, got 'W_dec'"),
-        ({"features": "both"}, 'features must be "rows" or "columns"'),
+        ({"feature_axis": "both"}, 'feature_axis must be "rows" or "columns", or -2 or -1, got both'),
         (
             {"activations": np.zeros((50, 3))},
             "activations: must have one column per feature: 5 features, got 3 columns",
@@ -344,8 +344,12 @@ def test_an_array_and_a_file_never_have_different_features(tmp_path):
         assert measure(tmp_path / "wide.npy").features == 100
     with pytest.raises(ValueError, match="W: 16 rows and 100 columns; say whether features are rows or columns"):
         measure(W)
-    assert measure(W, features="columns").features == measure(tmp_path / "tall.npy").features == measure(W.T).features
-    assert measure(W, features="rows").features == measure(tmp_path / "wide.npy", features="rows").features == 16
+    assert (
+        measure(W, feature_axis="columns").features == measure(tmp_path / "tall.npy").features == measure(W.T).features
+    )
+    assert (
+        measure(W, feature_axis="rows").features == measure(tmp_path / "wide.npy", feature_axis="rows").features == 16
+    )
     # the number of activations says what is meant
     profile = Profile([1.0] * 16, 9.0)
     assert (
@@ -359,13 +363,13 @@ def test_more_dimensions_than_memory_has_room_for(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save({"W": torch.ones(1, 1).expand(10**7, 10**7)}, tmp_path / "w.pt")  # all entries are the same number
     with pytest.raises(MemoryError, match=r"w\.pt, W: there is not enough memory for 10000000 features in 10000000"):
-        measure(tmp_path / "w.pt", features="rows")
+        measure(tmp_path / "w.pt", feature_axis="rows")
 
 
 def test_an_orientation_that_must_be_wrong(tmp_path):
     np.save(tmp_path / "w.npy", np.ones((20_000, 2)))
     with pytest.raises(ValueError, match=r"w\.npy: 2 features in 20000 dimensions .* are the features rows\?"):
-        measure(tmp_path / "w.npy", features="columns")
+        measure(tmp_path / "w.npy", feature_axis="columns")
     assert measure(tmp_path / "w.npy").features == 20_000
 
 
@@ -419,10 +423,28 @@ def test_a_file_larger_than_the_memory_it_takes(tmp_path, shape):
 
 def test_former_names_work_and_warn():
     W = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-    found = measure(W, features="rows", activations=np.random.default_rng(0).laplace(size=(500, 3)))
+    found = measure(W, feature_axis="rows", activations=np.random.default_rng(0).laplace(size=(500, 3)))
     for old, new in (("total", "total_capacity"), ("random", "random_baseline")):
         with pytest.warns(DeprecationWarning, match=f"{old} is now {new}"):
             assert getattr(found, old) == getattr(found, new)
     for old, new in (("left", "relative_suboptimality"), ("worst", "zero_loss")):
         with pytest.warns(DeprecationWarning, match=f"{old} is now {new}"):
             assert getattr(found.comparison, old) == getattr(found.comparison, new)
+
+
+def test_the_axis_of_the_features_is_said_as_everywhere():
+    W = np.random.default_rng(0).standard_normal((3, 7))
+    wanted = measure(W, feature_axis="columns").capacity
+    np.testing.assert_array_equal(measure(W, feature_axis=-1).capacity, wanted)
+    np.testing.assert_allclose(wanted, capsolve.capacities(W, feature_axis=-1), rtol=1e-13)
+    assert measure(W, feature_axis=-2).features == 3
+    with pytest.warns(DeprecationWarning, match="features= is now feature_axis="):
+        assert measure(W, features="columns").features == 7
+    with pytest.raises(ValueError, match='feature_axis must be "rows" or "columns", or -2 or -1, got'):
+        measure(W, feature_axis=2)
+
+
+def test_names_of_activations_are_those_of_the_optimum():
+    profile = capsolve.Profile([2.0, 1.0, 0.5], 9.0, ["a", "b", "b"])
+    found = measure(np.random.default_rng(0).standard_normal((3, 2)), activations=profile)
+    assert (found.names, found.comparison.allocation.names) == (profile.names, profile.names)

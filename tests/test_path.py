@@ -1,5 +1,7 @@
 """The capacity path against single solves."""
 
+import copy
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,7 +34,7 @@ def test_mixed_kurtosis_and_no_bias_are_solved_one_by_one():
         for i, budget in enumerate(budgets):
             single = capsolve.solve(v, k, budget, bias=bias)
             assert (path.price[i], path.loss[i], path.scale[i]) == (single.price, single.loss, single.scale)
-            np.testing.assert_array_equal(path.capacity(i), single.capacity)
+            np.testing.assert_array_equal(path[i].capacity, single.capacity)
 
 
 def test_loss_falls_and_price_falls_along_the_path():
@@ -75,3 +77,18 @@ def test_indices_are_single_and_tolerances_sane():
         path[0:1]
     with pytest.raises(ValueError, match="tolerance"):
         capsolve.capacity_path([2.0, 1.0], 9.0, [0.5], tolerance=-1)
+
+
+def test_capacities_are_an_array_with_a_row_per_budget_as_in_every_other_answer():
+    path = capsolve.capacity_path([2.0, 1.0, 1.0], 9.0, [0.5, 1.0])
+    assert path.capacity.shape == (2, 3)
+    assert not path.capacity.flags.writeable
+    assert not copy.deepcopy(path).capacity.flags.writeable
+    for k, allocation in enumerate(path):
+        np.testing.assert_array_equal(path.capacity[k], allocation.capacity)
+
+
+def test_a_profile_gives_its_names_to_every_allocation():
+    path = capsolve.capacity_path(capsolve.Profile([2.0, 1.0], 9.0, ["a", "a"]), dimensions=[0.5, 1.0])
+    assert [allocation.names for allocation in path] == [("a", "a")] * 2
+    np.testing.assert_array_equal(path.loss, capsolve.capacity_path([2.0, 1.0], 9.0, [0.5, 1.0]).loss)

@@ -1,8 +1,11 @@
 """Derivatives of the optimum against finite differences of the solver."""
 
+import re
+
 import numpy as np
 import pytest
 
+import capsolve
 from capsolve import solve
 
 STEP = 1e-5
@@ -142,3 +145,11 @@ def test_extreme_scales(unit):
     exact = solve(np.array([1.0, 2.0, 1e-3]) * unit, 9.0, 1.0).sensitivity()
     np.testing.assert_allclose(exact.capacity_dimensions, [1 / 3, 2 / 3, 0], rtol=1e-12)
     solve([1e150, 1.0], 1e12, 0.0).sensitivity()  # no overflow
+
+
+def test_what_is_shown_is_what_can_be_used():
+    shown = repr(capsolve.solve([2.0, 1.0, 1.0], 9.0, dimensions=2).sensitivity())
+    assert shown.startswith("Sensitivity(loss_importance=")
+    assert "price_dimensions=" in shown
+    assert "active=" in shown
+    assert not re.search(r"\b_\w+=", shown)

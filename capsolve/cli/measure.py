@@ -116,7 +116,7 @@ def command(
             found = measure(
                 path,
                 key=key,
-                features=features,
+                feature_axis=features,
                 part=number,
                 activations=samples,
                 activations_key=activations_key,

@@ -145,7 +145,7 @@ def empirical_phase_diagram(
     cells: int | tuple[int, int] = 50,
     restarts: int | None = None,
     training: dict[str, Any] | None = None,
-    rng: int = 0,
+    rng: Any = None,
     tracked: int = 0,
     tolerance: float | None = None,
     batch: int = _BATCH,
@@ -173,8 +173,8 @@ def empirical_phase_diagram(
         Starts per cell; by default 2 for embeddings where all κ ≥ 3, 16 where not, 4 for networks.
     training : dict, optional
         Steps, learning_rate, schedule, objective and points of `capsolve.simulate.train`.
-    rng : int
-        A seed. Each embedding has starts of its own, from the seed and its place in the grid; networks start alike in
+    rng : numpy.random.Generator or seed, optional
+        Each embedding has starts of its own, from the seed and its place in the grid; networks start alike in
         every cell. The result does not depend on the executor or on interruptions, and for embeddings not on the size
         of the batches either.
     tracked : int
@@ -188,7 +188,7 @@ def empirical_phase_diagram(
         by default they are computed one after the other. Processes should be spawned, not forked.
     checkpoint : path, optional
         A folder, made if missing, where every finished batch is kept. If it has some from an interrupted run with the
-        same arguments, those are not computed again.
+        same arguments, those are not computed again. Needs a seed.
     progress : bool
         Show a progress bar on standard error.
 
@@ -200,14 +200,14 @@ def empirical_phase_diagram(
     ------
     ValueError
         For bad arguments, naming them, and more cells than there is memory for; for a checkpoint of a diagram with
-        other arguments, or of another run that is at work.
+        other arguments, of one without a seed, or of another run that is at work.
     ImportError
         If networks are to be trained without JAX and Optax: the extra ``train``.
 
     Examples
     --------
     >>> import capsolve
-    >>> found = capsolve.empirical_phase_diagram(cells=(5, 3), dimensions=2, features=4)
+    >>> found = capsolve.empirical_phase_diagram(cells=(5, 3), dimensions=2, features=4, rng=0)
     >>> found
     EmpiricalPhaseDiagram(quadratic, 5 × 3 cells, importance × density, 4 features, 2 dimensions, uniform inputs)
     >>> found.capacity.round(6)
@@ -227,7 +227,7 @@ def empirical_phase_diagram(
         None if restarts is None else whole("restarts", restarts, 1),
         tuple(sorted((training or {}).items())),
         problems.distribution,
-        whole("rng", rng, 0),
+        _seed(rng, checkpoint),
     )
     settings.check()
     known = 1e-6 if model == QUADRATIC else 0.02
@@ -275,6 +275,15 @@ def empirical_phase_diagram(
         description=problems.describe(),
         problems=problems,
     )
+
+
+def _seed(rng: Any, checkpoint: StrPath | None) -> int:
+    """Return one number that all starts follow from; a seed is that number itself."""
+    if rng is None and checkpoint is not None:
+        raise ValueError("a diagram with a checkpoint needs a seed: rng must not be None")
+    if rng is None or isinstance(rng, np.random.Generator):
+        return int(np.random.default_rng(rng).integers(2**63))
+    return whole("rng", rng, 0)
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ def draw_cells(
         ax.set_xscale("log")
     if logarithmic[1]:
         ax.set_yscale("log")
-    ax.set_xlim(across[0], across[-1])
-    ax.set_ylim(up[0], up[-1])
+    # half of an outer cell would lie beyond what was asked for: beyond density 1, for example
+    ax.set_xlim(*(across if x.size == 1 else x)[[0, -1]])
+    ax.set_ylim(*(up if y.size == 1 else y)[[0, -1]])
     return picture
 
 

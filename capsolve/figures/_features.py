@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from capsolve._checks import FloatArray
 from capsolve.allocation import Allocation, Phase
-from capsolve.figures._style import COLOURS, CROWD, MARKERS
+from capsolve.figures._style import COLOURS, CROWD, MARKERS, whole_numbers
 from capsolve.losses.quadratic import QuadraticLoss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NAMED = 32  # up to so many features are labelled one by one
+LONGEST = 20  # characters of a name
 LINEAR = 2000  # up to so many ranks are spaced evenly; more are spaced by their logarithm
 
 
@@ -57,16 +58,16 @@ class FeatureAxis:
         return np.clip(2.2 * distance**0.35, 0.6, 6.0)
 
 
-def called(names: Sequence[str] | None, features: int, which: npt.NDArray[np.intp]) -> list[str]:
-    """Return short names of the features ``which``; a ``ValueError`` if there is not one name for each of all."""
+def called(names: Sequence[str] | None, features: int, which: npt.NDArray[np.intp], most: int = LONGEST) -> list[str]:
+    """Return names of the features ``which``, cut in the middle; `ValueError` if there is not one for each of all."""
     if names is not None and len(names) != features:
         raise ValueError(f"names must have one entry per feature: {features} features, got {len(names)} names")
-    return [_short(str(i if names is None else names[i])) for i in which.tolist()]
+    return [_short(str(i if names is None else names[i]), most) for i in which.tolist()]
 
 
 def sorted_features(allocation: Allocation, names: Sequence[str] | None) -> FeatureAxis:
     """Return the features in the order in which they are drawn, with their names if they are few."""
-    model = allocation.model
+    model, names = allocation.model, allocation.names if names is None else names
     n = model.features
     if isinstance(model, QuadraticLoss):
         order = np.lexsort((-model.kurtosis, -model.importance))
@@ -78,8 +79,9 @@ def sorted_features(allocation: Allocation, names: Sequence[str] | None) -> Feat
     return FeatureAxis(order, title, labels or None)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 20 else f"{name[:11]}…{name[-8:]}"
+def _short(name: str, most: int) -> str:
+    tail = most * 2 // 5
+    return name if len(name) <= most else f"{name[: most - 1 - tail]}…{name[-tail:]}"
 
 
 def draw_dots(ax: Axes, features: FeatureAxis, height: FloatArray, phase: npt.NDArray[np.int8]) -> None:
@@ -112,5 +114,7 @@ def label_features(ax: Axes, features: FeatureAxis) -> None:
     elif features.labels is not None:
         upright = sum(map(len, features.labels)) > 80
         ax.set_xticks(features.rank, features.labels, rotation=90 if upright else 0, parse_math=False)
+    else:
+        whole_numbers(ax.xaxis)
     ax.set_xlim(features.limits)
     ax.set_xlabel(features.title)

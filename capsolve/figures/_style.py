@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import io
+import logging
 import math
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from capsolve.allocation import Phase
 from capsolve.certificate import Status
@@ -14,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
     from matplotlib.lines import Line2D
 
     from capsolve.allocation import Allocation
@@ -81,14 +86,26 @@ def plain_log(axis: Axis) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def legend_above(ax: Axes, handles: Sequence[Artist], title: str) -> None:
-    """Put a legend above the axes, in as many columns as fit, and the title above that, in any style."""
+def whole_numbers(axis: Axis) -> None:
+    """Put the ticks of a linear axis at whole numbers: there is no half feature."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+
+
+def legend_above(ax: Axes, handles: Sequence[Artist], title: str, width: float | None = None) -> None:
+    """Put a legend above the axes, in as many columns as fit, and the title above that, in any style.
+
+    ``width`` in pixels is what there is, by default the width of the axes.
+    """
     from matplotlib import rcParams  # noqa: PLC0415
     from matplotlib.font_manager import FontProperties  # noqa: PLC0415
 
     size = FontProperties(size=rcParams["legend.fontsize"]).get_size_in_points()
     box, em = ax.get_window_extent(), size * ax.figure.dpi / 72.0
-    columns = max(1, min(len(handles), int(box.width / em // 9.25)))
+    width = box.width if width is None else width
+    title = wrapped(ax, title, width)
+    columns = max(1, min(len(handles), int(width / em // 9.25)))
     rows = math.ceil(len(handles) / columns)
     if handles:
         ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.03), ncols=columns, **_COMPACT)
@@ -106,13 +123,85 @@ _COMPACT: dict[str, Any] = {
 }
 
 
+def wrapped(ax: Axes, title: str, width: float | None = None) -> str:
+    """Return the title with line breaks between words where it would reach far beyond the axes (or ``width``)."""
+    from matplotlib import rcParams  # noqa: PLC0415
+    from matplotlib.font_manager import FontProperties  # noqa: PLC0415
+
+    letter = 0.58 * FontProperties(size=rcParams["axes.titlesize"]).get_size_in_points() * ax.figure.dpi / 72.0
+    width = ax.get_window_extent().width if width is None else width
+    most = 1.1 * width / letter  # above what stands beside the axes there is room too
+    lines = []
+    for given in title.split("\n"):
+        lines.append("")
+        for word in re.findall(r"(?:\$[^$]*\$|[^\s$])+", given):
+            longer = f"{lines[-1]} {word}".lstrip()
+            if lines[-1] and len(re.sub(r"\$[^$]*\$", "xxx", longer)) > most:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+    return "\n".join(lines)
+
+
 def axes_or_new(ax: Axes | None) -> Axes:
-    """Return the given axes, or those of a new figure."""
-    if ax is not None:
-        return ax
+    """Return the given axes, or those of a new figure.
+
+    Titles and legends stand outside the axes. So a figure that leaves the places of its axes to Matplotlib's defaults,
+    as that of a plain ``plt.subplots(1, 2)`` does, gets the layout that makes room for them.
+    """
+    if ax is None:
+        return shown(new_figure(layout="constrained").subplots())
+    from matplotlib.gridspec import SubplotParams  # noqa: PLC0415
+
+    figure: Any = ax.get_figure(root=True)
+    by_default = ax.get_subplotspec() is not None and vars(figure.subplotpars) == vars(SubplotParams())
+    if by_default and figure.get_layout_engine() is None:
+        figure.set_layout_engine("constrained")
+    return ax
+
+
+def new_figure(**given: Any) -> Figure:
+    """Return an empty figure. Notebooks show it as a picture, though pyplot does not know it."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    return Figure(layout="constrained").subplots()
+    return shown(Figure(**given))
+
+
+_Drawn = TypeVar("_Drawn")
+
+
+def shown(drawn: _Drawn) -> _Drawn:
+    """Make IPython show a figure, or axes as the figure that they are in."""
+    figure: Any = drawn
+    figure._repr_png_ = functools.partial(_png, figure.get_figure(root=True))
+    return drawn
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    with quiet_fonts():
+        figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def settle(figure: Figure | SubFigure) -> None:
+    """Lay a figure out once before it is drawn: axes of equal aspect find their place in the second round."""
+    with quiet_fonts():
+        figure.get_figure(root=True).draw_without_rendering()
+
+
+@contextmanager
+def quiet_fonts() -> Iterator[None]:
+    """Keep fontTools from warning about the dates in Matplotlib's own fonts, and Matplotlib about scripts they lack."""
+    logger = logging.getLogger("fontTools")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph .* missing from")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager
@@ -124,7 +213,6 @@ def page(width: float, height: float) -> Iterator[Figure]:
     ...     left, right = figure.subplots(1, 2)
     """
     from matplotlib import style  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
 
     with style.context(STYLE):
-        yield Figure(figsize=(width, height))
+        yield new_figure(figsize=(width, height))

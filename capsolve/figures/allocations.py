@@ -21,6 +21,7 @@ from capsolve.figures._style import (
     number,
     page,
     phase_handles,
+    wrapped,
 )
 from capsolve.losses.quadratic import QuadraticLoss
 
@@ -40,7 +41,7 @@ def allocation(allocation: Allocation, *, names: Sequence[str] | None = None) ->
         Any number of features: up to 32 are labelled one by one, above 2,000 their ranks are spaced by the
         logarithm, and dots are a picture inside vector files so that these stay small.
     names : sequence of n str, optional
-        What to call the features; their index by default.
+        What to call the features; their names or index by default.
 
     Returns
     -------
@@ -179,7 +180,8 @@ def phases(allocation: Allocation, *, names: Sequence[str] | None = None, ax: Ax
     ax.set_yticks(ticks, [number(tick) for tick in ticks])
     ax.set_yticks([], minor=True)
     ax.set_ylabel(r"kurtosis $\kappa$")
-    ax.set_title(rf"phase at price $\lambda$ = {number(allocation.price)}, by importance and kurtosis", loc="left")
+    title = rf"phase at price $\lambda$ = {number(allocation.price)}, by importance and kurtosis"
+    ax.set_title(wrapped(ax, title), loc="left")
     label_features(ax, features)
     return ax
 

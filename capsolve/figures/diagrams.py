@@ -10,7 +10,7 @@ import numpy as np
 from capsolve._checks import real_array
 from capsolve.allocation import Phase
 from capsolve.figures._cells import draw_cells
-from capsolve.figures._style import axes_or_new, legend_above, line, page, plain_log
+from capsolve.figures._style import axes_or_new, legend_above, line, page, plain_log, settle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,8 +36,8 @@ OUTSIDE = {"importance": "importance $V$ (on the squared error)"}
 
 LINES: dict[str, Any] = {"jump": "solid", "kink": (0, (3.5, 1.5))}
 MEANING = {"jump": "capacity jumps", "kink": "its slope jumps"}
-ROOM = 0.045  # of the height of the axes: a phase's name is written where it has so much above and below,
-ASPECT = 0.3  # and this over that at its sides
+ROOM = 0.65, 2.6
+"""Width of a letter of a phase's name, and height of the line that is kept free for it, as parts of the font's size."""
 
 
 def phase_diagram(
@@ -59,7 +59,8 @@ def phase_diagram(
     theory : PhaseDiagram, optional
         For a diagram that was found numerically: the one whose boundaries are drawn on top of it.
     marks : mapping of str to (x, y), optional
-        Points to mark by a letter or two. Without any, the names of the phases are written into large regions.
+        Points to mark by a dot with a letter or two beside. Without any, the names of the phases are written into
+        large regions.
     ax : matplotlib.axes.Axes, optional
         Where to draw, with a colour bar beside; on a new figure by default.
 
@@ -83,6 +84,7 @@ def phase_diagram(
     x, y = diagram.x, diagram.y
     logarithmic = (x.logarithmic, y.logarithmic)
     picture = draw_cells(ax, x.values, y.values, diagram.capacity, logarithmic=logarithmic)
+    width = ax.get_window_extent().width  # of the axes and the colour bar, which is to take a part of it
     bar = ax.figure.colorbar(picture, ax=ax, pad=0.02)
     bar.set_label(f"capacity $C$ of feature {diagram.tracked}")
     outline = [patheffects.Stroke(linewidth=2.8, foreground="white"), patheffects.Normal()]
@@ -108,14 +110,17 @@ def phase_diagram(
     dot: dict[str, Any] = {"linestyle": "none", "marker": "o", "color": "white", "markeredgecolor": "black"}
     for point in critical:
         ax.plot(*point, markersize=6.0, zorder=4, **dot)
-    written = _phase_names(diagram) if marks is None else marks
-    for name, place in written.items():
-        ax.text(*place, name, ha="center", va="center", weight="bold", path_effects=outline, zorder=5, parse_math=False)
+    bold: dict[str, Any] = {"weight": "bold", "path_effects": outline, "zorder": 5, "parse_math": False}
+    for name, place in (_phase_names(diagram, ax) if marks is None else {}).items():
+        ax.text(*place, name, ha="center", va="center", **bold)
+    for name, place in (marks or {}).items():
+        ax.plot(*place, marker="o", markersize=4.0, color="black", markeredgecolor="white", clip_on=False, zorder=5)
+        ax.annotate(name, place, (4.0, 4.0), textcoords="offset points", **bold)
     orders = [order for order in LINES if any(boundary.order == order for boundary in boundaries)]
     handles = [line(MEANING[order], color="black", linewidth=1.3, linestyle=LINES[order]) for order in orders]
     if critical:
         handles.append(line("critical point", markersize=6.0, **dot))
-    legend_above(ax, handles, title)
+    legend_above(ax, handles, title, width)
     for axis, given in ((ax.xaxis, x), (ax.yaxis, y)):
         axis.set_label_text(labels.get(given.name, given.name))
         if given.logarithmic:
@@ -131,18 +136,24 @@ def _inside(diagram: PhaseDiagram | EmpiricalPhaseDiagram, boundary: Boundary) -
     return bool(np.logical_and(*((values >= axis.min()) & (values <= axis.max()) for values, axis in at)).any())
 
 
-def _phase_names(diagram: PhaseDiagram | EmpiricalPhaseDiagram) -> dict[str, tuple[float, float]]:
+def _phase_names(diagram: PhaseDiagram | EmpiricalPhaseDiagram, ax: Axes) -> dict[str, tuple[float, float]]:
     """Return the names of the phases, each where it is farthest from other phases and the frame."""
+    from matplotlib import rcParams  # noqa: PLC0415
     from scipy.ndimage import distance_transform_edt  # noqa: PLC0415
 
+    settle(ax.figure)  # only then it is known how large the axes are
     ny, nx = diagram.shape
+    box, size = ax.get_window_extent(), rcParams["font.size"] * ax.figure.dpi / 72.0
     places = {}
     for phase in Phase:
+        name = phase.name.lower()
+        across, up = 0.5 * ROOM[0] * len(name) * size / box.width, 0.5 * ROOM[1] * size / box.height
         region = np.pad(diagram.phase[..., diagram.tracked] == phase, 1)
-        distance = distance_transform_edt(region, sampling=(1.0 / ny, ASPECT / nx))[1:-1, 1:-1]
-        if distance.max() >= ROOM:
+        distance = distance_transform_edt(region, sampling=(1.0 / ny / up, 1.0 / nx / across))[1:-1, 1:-1]
+        distance[[0, -1]] = distance[:, [0, -1]] = 0.0  # the values at the ends of an axis are on the frame
+        if distance.max() >= 1.0:
             row, column = np.unravel_index(np.argmax(distance), distance.shape)
-            places[phase.name.lower()] = (float(diagram.x.values[column]), float(diagram.y.values[row]))
+            places[name] = (float(diagram.x.values[column]), float(diagram.y.values[row]))
     return places
 
 

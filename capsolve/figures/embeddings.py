@@ -13,11 +13,24 @@ import numpy.typing as npt
 from capsolve._arrays import to_numpy
 from capsolve._checks import FloatArray, IndexArray
 from capsolve.allocation import Phase
-from capsolve.figures._features import NAMED, called
-from capsolve.figures._style import COLOURS, CROWD, MARKERS, axes_or_new, line, number, page
+from capsolve.figures._features import LONGEST, NAMED, called
+from capsolve.figures._style import (
+    COLOURS,
+    CROWD,
+    MARKERS,
+    axes_or_new,
+    line,
+    new_figure,
+    number,
+    page,
+    settle,
+    shown,
+    wrapped,
+)
 from capsolve.geometry.blocks import Block, blocks
 from capsolve.geometry.capacities import capacities
 from capsolve.geometry.second_moment import floating
+from capsolve.profile import index_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +42,10 @@ DRAWN = 5000  # vectors, the longest; more would only cover each other
 PIXELS = 400  # rows and columns of the picture of inner products
 SMALLEST = 16.0  # of a cell, in points, that has its inner product written into it
 LISTED = 16  # up to so many its rows are named
+SHORT = 12  # characters of a name that has room beside a vector, or beside its block in a third of a page
+NARROW = 2.5  # inches, the width of axes up to which names are short
+PILE = 0.15  # of the half width of the picture: names of tips that are closer would cover each other
+PILED = 4  # lines of one label
 ROWS = 14  # of kinds of blocks that are told apart
 
 
@@ -40,7 +57,7 @@ def embedding(W: Any, *, names: Sequence[str] | None = None, tolerance: float = 
     W : array_like, shape (n, D)
         One row per feature. If its largest entry is beyond 1e±100, W is drawn in units of that.
     names : sequence of n str, optional
-        What to call the features; their index by default.
+        What to call the features; by default the index of a data frame, else their number.
     tolerance : float
         What counts as orthogonal, as in `capsolve.blocks`.
 
@@ -69,12 +86,21 @@ def embedding(W: Any, *, names: Sequence[str] | None = None, tolerance: float = 
     seen = _look(W, names, tolerance)
     D = seen.W.shape[1]
     rows = len(seen.W) if len(seen.W) <= NAMED else ROWS
-    with page(7.0, max(2.9, 1.0 + 0.17 * rows)) as figure:
-        layout = figure.add_gridspec(1, 3 if D <= 3 else 2, width_ratios=(0.9, 1.1, 1.3)[-3 if D <= 3 else -2 :])
+    above, below = (2.9, 0.8 + 0.17 * rows) if seen.long_names else (max(2.9, 1.0 + 0.17 * rows), 0.0)
+    with page(7.0, above + below) as figure:
+        pictures = 2 if D <= 3 else 1
+        if seen.long_names:  # these need the width of the page
+            halves: Any = figure.subfigures(2, 1, height_ratios=(above, below))
+            top, bottom = halves
+            layout, last = top.add_gridspec(1, pictures), bottom.add_gridspec(1, 1)[0]
+        else:
+            top = bottom = figure
+            layout = figure.add_gridspec(1, pictures + 1, width_ratios=(0.9, 1.1, 1.3)[-1 - pictures :])
+            last = layout[0, -1]
         if D <= 3:
-            _vectors(figure.add_subplot(layout[0, 0], projection="3d" if D == 3 else None), seen)
-        _gram(figure.add_subplot(layout[0, -2]), seen)
-        _graph(figure.add_subplot(layout[0, -1]), seen)
+            _vectors(top.add_subplot(layout[0, 0], projection="3d" if D == 3 else None), seen)
+        _gram(top.add_subplot(layout[0, pictures - 1]), seen)
+        _graph(bottom.add_subplot(last), seen)
         figure.suptitle(seen.headline, x=0.01, ha="left", fontsize="medium")
         figure.legend(
             handles=[
@@ -84,6 +110,7 @@ def embedding(W: Any, *, names: Sequence[str] | None = None, tolerance: float = 
             loc="outside lower left",
             ncols=3,
         )
+        settle(figure)
     return figure
 
 
@@ -110,13 +137,12 @@ def vectors(W: Any, *, names: Sequence[str] | None = None, tolerance: float = 1e
     if D > 3:
         raise ValueError(f"vectors are drawn in at most 3 dimensions, got shape {seen.W.shape}")
     if ax is None and D == 3:
-        from matplotlib.figure import Figure  # noqa: PLC0415
-
-        ax = Figure(layout="constrained").add_subplot(projection="3d")
+        ax = shown(new_figure(layout="constrained").add_subplot(projection="3d"))
     ax = axes_or_new(ax)
     if (ax.name == "3d") != (D == 3):
         raise ValueError(f"ax must have projection {'3d' if D == 3 else 'rectilinear'!r} for D = {D}, got {ax.name!r}")
     _vectors(ax, seen)
+    settle(ax.figure)
     return ax
 
 
@@ -138,6 +164,7 @@ def gram_matrix(W: Any, *, names: Sequence[str] | None = None, tolerance: float 
     """
     ax = axes_or_new(ax)
     _gram(ax, _look(W, names, tolerance))
+    settle(ax.figure)
     return ax
 
 
@@ -189,8 +216,14 @@ class _Seen:
             f"efficiency {total / D:.3f}"
         )
 
-    def called(self, which: IndexArray) -> list[str]:
-        return called(self.names, len(self.W), which)
+    @property
+    def long_names(self) -> bool:
+        """Whether there are names beside the pictures, and they are not short."""
+        n = len(self.W)
+        return n <= NAMED and max(map(len, self.called(np.arange(n)))) > SHORT
+
+    def called(self, which: IndexArray, most: int = LONGEST) -> list[str]:
+        return called(self.names, len(self.W), which, most)
 
 
 def _look(W: Any, names: Sequence[str] | None, tolerance: float) -> _Seen:
@@ -199,6 +232,7 @@ def _look(W: Any, names: Sequence[str] | None, tolerance: float) -> _Seen:
     unit = float(np.abs(rows).max())
     if unit > 0.0 and not 1e-100 < unit < 1e100:
         rows = rows / unit
+    names = index_names(W) if names is None else names
     called(names, len(rows), np.arange(0))
     phase = np.full(len(rows), Phase.IGNORED, dtype=np.int8)
     for block in found:
@@ -226,11 +260,6 @@ def _vectors(ax: Any, seen: _Seen) -> None:
             ax.plot(*spokes.T, color=COLOURS[phase], linewidth=1.4, zorder=2 + phase)
         size = 16.0 if n <= CROWD else 2.0
         ax.scatter(*tips.T, s=size, color=COLOURS[phase], marker=MARKERS[phase], zorder=3 + phase, rasterized=n > CROWD)
-    if n <= NAMED:
-        named = np.flatnonzero(seen.phase != Phase.IGNORED)
-        for i, name in zip(named.tolist(), seen.called(named), strict=True):
-            away = space[i] * (1.0 + 0.12 * reach / length[i])
-            ax.text(*away, name, ha="center", va="center", fontsize="small", parse_math=False)
     for axis in ("x", "y", "z")[: max(2, D)]:
         getattr(ax, f"set_{axis}lim")(-reach, reach)
         getattr(ax, f"set_{axis}ticks")([])
@@ -244,7 +273,42 @@ def _vectors(ax: Any, seen: _Seen) -> None:
         ax.axhline(0.0, color="0.75", linewidth=0.6, zorder=0)
         ax.axvline(0.0, color="0.75", linewidth=0.6, zorder=0)
         ax.spines[:].set_visible(False)
+    if n <= NAMED:
+        _name_tips(ax, seen, space, reach)
     ax.set_title("vectors" if n <= DRAWN else "longest vectors", loc="left")
+
+
+def _name_tips(ax: Any, seen: _Seen, tips: FloatArray, reach: float) -> None:
+    """Write the names beyond the tips, on the side where these are; tips that nearly coincide share one label."""
+    length = np.linalg.norm(tips, axis=1)
+    flat = tips
+    if tips.shape[1] == 3:
+        from mpl_toolkits.mplot3d.proj3d import proj_transform  # type: ignore[import-untyped]  # noqa: PLC0415
+
+        at = np.vstack([tips, np.zeros(3)])
+        across, up, _ = proj_transform(*at.T, ax.get_proj())
+        flat = np.column_stack([across[:-1] - across[-1], up[:-1] - up[-1]])
+    piles: list[list[int]] = []
+    for i in np.argsort(-length, kind="stable"):
+        if seen.phase[i] != Phase.IGNORED:
+            near = (pile for pile in piles if np.linalg.norm(tips[i] - tips[pile[0]]) < PILE * reach)
+            pile = next(near, None)
+            if pile is None:
+                piles.append([int(i)])
+            else:
+                pile.append(int(i))
+    for first, *others in piles:
+        names = seen.called(np.sort([first, *others]), SHORT)
+        text = "\n".join(names if len(names) <= PILED else [*names[: PILED - 1], f"and {len(names) - PILED + 1} more"])
+        across, up = flat[first] / (np.linalg.norm(flat[first]) or 1.0)
+        ax.text(
+            *tips[first] * (1.0 + 0.08 * reach / length[first]),
+            text,
+            ha="left" if across > 0.4 else "right" if across < -0.4 else "center",
+            va="bottom" if up > 0.4 else "top" if up < -0.4 else "center",
+            fontsize="small",
+            parse_math=False,
+        )
 
 
 def _gram(ax: Axes, seen: _Seen) -> None:
@@ -270,7 +334,7 @@ def _gram(ax: Axes, seen: _Seen) -> None:
                 color="white" if value > 0.6 * largest else "black",
             )
     if n <= LISTED:
-        ax.set_yticks(range(n), seen.called(order), parse_math=False)
+        ax.set_yticks(range(n), seen.called(order, _room(ax)), parse_math=False)
         ax.tick_params(length=0)
     else:
         ax.set_yticks([])
@@ -279,6 +343,11 @@ def _gram(ax: Axes, seen: _Seen) -> None:
     ax.set_xlabel("features by block" if n <= PIXELS else f"{PIXELS} of {n:,} features by block")
     ax.set_title("inner products $w_i \\cdot w_j$", loc="left")
     ax.figure.colorbar(picture, cax=ax.inset_axes((1.04, 0.0, 0.06, 1.0)))
+
+
+def _room(ax: Axes) -> int:
+    """Return how many characters a name beside the axes may have: fewer where the names would be all there is."""
+    return LONGEST if ax.get_window_extent().width > NARROW * ax.figure.dpi else SHORT
 
 
 def _signed() -> Colormap:
@@ -343,7 +412,7 @@ def _graph(ax: Axes, seen: _Seen) -> None:
         ax.plot(np.zeros(rows), left, linestyle="none", marker=MARKERS[kind.phase], markersize=5.0, **look)
         ax.plot(np.ones(squares), right, linestyle="none", marker="s", markersize=6.0, color="black", zorder=3)
         if single:
-            names = seen.called(kind.features)
+            names = seen.called(kind.features, _room(ax))
             share = [number(round(float(c), 3), 3) for c in seen.capacity[kind.features]]
             ticks += [(float(y), f"{name}: {c}") for y, name, c in zip(left, names, share, strict=True)]
         else:
@@ -358,7 +427,7 @@ def _graph(ax: Axes, seen: _Seen) -> None:
         y = place + np.arange(rows)
         ax.plot(np.zeros(rows), y, linestyle="none", marker="x", markersize=5.0, color=COLOURS[Phase.IGNORED])
         ticks += (
-            list(zip(y.tolist(), [f"{k}: 0" for k in seen.called(ignored)], strict=True))
+            list(zip(y.tolist(), [f"{k}: 0" for k in seen.called(ignored, _room(ax))], strict=True))
             if single
             else [(float(y[0]), f"{ignored.size:,}")]
         )
@@ -372,4 +441,4 @@ def _graph(ax: Axes, seen: _Seen) -> None:
     ax.set_yticks([y for y, _ in ticks], [text for _, text in ticks], parse_math=False)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_title("features: capacity, by block" if single else "features by block", loc="left")
+    ax.set_title(wrapped(ax, "features: capacity, by block" if single else "features by block"), loc="left")

@@ -61,7 +61,7 @@ def water_level(allocation: Allocation, *, names: Sequence[str] | None = None, a
         that the optimum leaves. Tabulated losses have steps. The logarithmic axis shows what is between 1e-200
         and 1e200.
     names : sequence of n str, optional
-        What to call the features; their index by default. Up to twelve curves have their name beside them.
+        What to call the features; their names or index by default. Up to twelve curves have their name beside them.
     ax : matplotlib.axes.Axes, optional
         Where to draw; on a new figure by default.
 
@@ -93,6 +93,7 @@ def water_level(allocation: Allocation, *, names: Sequence[str] | None = None, a
 
 def draw_level(ax: Axes, allocation: Allocation, names: Sequence[str] | None) -> None:
     """Draw what `water_level` does, but for title and legend."""
+    names = allocation.names if names is None else names
     features = sorted_features(allocation, names)
     groups, curves = _groups(allocation, features.order)
     first = np.array([group[0] for group in groups])
@@ -123,9 +124,13 @@ def draw_level(ax: Axes, allocation: Allocation, names: Sequence[str] | None) ->
     ax.set_xlim(0.0, 1.0)
     if not np.isfinite(ends).any():  # all importances are 0: an axis without data has limits of no meaning
         ax.set_ylim(0.1, 10.0)
-    if first.size <= LABELLED:
+        ax.set_yticks([])
+        ax.set_yticks([], minor=True)
+        ax.text(0.5, 0.5, "0: no feature gains from capacity", ha="center", transform=ax.transAxes)
+    elif first.size <= LABELLED:
         _name_curves(ax, [_name(called(names, allocation.model.features, group)) for group in groups], ends)
-    plain_log(ax.yaxis)
+    if np.isfinite(ends).any():
+        plain_log(ax.yaxis)
     drawn = "" if first.size == curves else f"   ({first.size} of {curves:,} curves drawn)"
     ax.set_xlabel(f"capacity $C${drawn}")
     ax.set_ylabel(r"marginal value $-f_i'(C)$, loss per dimension")
@@ -213,14 +218,15 @@ def marginal_cases(cases: Mapping[str, Allocation], *, names: Sequence[str] | No
     """Draw the marginal values of several allocations side by side: `water_level` in small, three to a row.
 
     Above each panel stand its label, whether returns increase (κ < 3), are constant or diminish (κ > 3), and the
-    phase of feature 0, the odd one in the paper's diagram.
+    phase of feature 0. Where all others are equal in every case, as in the paper's diagram, that is the odd one.
 
     Parameters
     ----------
     cases : mapping of str to Allocation
         By label, in the order in which they are drawn; all with the same number of features.
     names : sequence of n str, optional
-        What to call the features; feature 0 is "odd" and the others are "other" by default.
+        What to call the features; by default as each allocation does, by their number where it has no names, and
+        "odd" and "other" where feature 0 is the only one that differs.
 
     Returns
     -------
@@ -250,15 +256,17 @@ def marginal_cases(cases: Mapping[str, Allocation], *, names: Sequence[str] | No
     if not cases:
         raise ValueError("cases must have at least one allocation, got an empty mapping")
     rows = math.ceil(len(cases) / COLUMNS)
+    odd = names is None and _one_is_odd([given.to_numpy() for given in cases.values()])
     with page(7.0, 0.5 + 2.1 * rows) as figure:
         panels = figure.subplots(rows, min(COLUMNS, len(cases)), squeeze=False, sharex=True).ravel()
         for ax, (label, given) in zip(panels, cases.items(), strict=False):
             allocation = given.to_numpy()
             n = allocation.model.features
-            who = ["odd"] + ["other"] * (n - 1) if names is None else names
+            who = ["odd"] + ["other"] * (n - 1) if odd else given.names if names is None else names
             draw_level(ax, allocation, who)
             phase = Phase(int(allocation.phase[0])).name.lower()
-            ax.set_title(f"{label}{_returns(allocation)}\n{who[0]} is {phase}", loc="left")
+            (first,) = called(who, n, np.arange(1))
+            ax.set_title(f"{label}{_returns(allocation)}\n{'feature ' * (who is None)}{first} is {phase}", loc="left")
             ax.set_xlabel("")
             ax.set_ylabel("")
         for ax in panels[len(cases) :]:
@@ -271,6 +279,15 @@ def marginal_cases(cases: Mapping[str, Allocation], *, names: Sequence[str] | No
         ]
         figure.legend(handles=[*marks, line(r"price $\lambda$", **PRICE)], loc="outside upper left", ncols=4)
     return figure
+
+
+def _one_is_odd(cases: Sequence[Allocation]) -> bool:
+    """Return whether there are no names and, in every case, features from 1 on that are equal but not all like 0."""
+    if any(given.names is not None or given.model.features < 3 for given in cases):
+        return False
+    losses = [[given.model.excess_loss(np.full(given.model.features, c)) for c in COMPARED] for given in cases]
+    others_equal = all((column[1:] == column[1]).all() for columns in losses for column in columns)
+    return others_equal and any(column[0] != column[1] for columns in losses for column in columns)
 
 
 def _returns(allocation: Allocation) -> str:

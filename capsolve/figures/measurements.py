@@ -10,11 +10,12 @@ import numpy as np
 from capsolve._checks import FloatArray
 from capsolve.allocation import Phase
 from capsolve.figures._features import NAMED, FeatureAxis, label_features
-from capsolve.figures._style import COLOURS, CROWD, DASHED, MARKERS, line, number, page, phase_handles
+from capsolve.figures._style import COLOURS, CROWD, DASHED, MARKERS, line, number, page, phase_handles, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     from capsolve.measurement import Comparison, Measurement
 
@@ -55,9 +56,9 @@ def measurement(measurement: Measurement) -> Figure:
         if given is not None:
             _comparison(axes["c"], given)
         figure.legend(
-            handles=[*phase_handles(measurement), line("random directions", **DASHED)],
+            handles=[*_phases(measurement), line("random directions", **DASHED)],
             loc="outside lower left",
-            ncols=4,
+            ncols=4 if given is None else 2,
         )
         n, D = measurement.features, measurement.dimensions
         figure.suptitle(
@@ -69,6 +70,17 @@ def measurement(measurement: Measurement) -> Figure:
             fontsize="medium",
         )
     return figure
+
+
+def _phases(measured: Measurement) -> list[Line2D]:
+    """Return entries for a legend; with activations there are dots in colours of the optimum's phases too."""
+    handles = phase_handles(measured)
+    if measured.comparison is not None:
+        best = measured.comparison.allocation.counts()
+        for handle, phase in zip(handles, reversed(Phase), strict=True):
+            count, optimal = measured.counts()[phase.name.lower()], best[phase.name.lower()]
+            handle.set_label(f"{phase.name.lower()} ({count:,} measured, {optimal:,} in the optimum)")
+    return handles
 
 
 def _histogram(ax: Axes, measured: Measurement) -> None:
@@ -87,6 +99,8 @@ def _histogram(ax: Axes, measured: Measurement) -> None:
     if measured.features > CROWD:
         ax.set_yscale("log")
         ax.set_ylim(bottom=0.7)
+    else:
+        whole_numbers(ax.yaxis)
     ax.set_xlim(0.0, top)
     ax.set_xlabel("capacity $C$")
     ax.set_ylabel("features")
@@ -97,6 +111,8 @@ def _in_order(ax: Axes, measured: Measurement) -> None:
     sample = features.sample(1000)
     for phase in Phase:
         rank = sample[measured.phase[features.order[sample]] == phase]  # in this order a phase is an interval
+        if not rank.size:  # the layout would leave room for a line without points, down to the corner of the page
+            continue
         ax.plot(
             rank + 1,
             measured.capacity[features.order[rank]],
@@ -126,8 +142,9 @@ def _spectrum(ax: Axes, measured: Measurement) -> None:
         ax.set_yscale("log")
         ax.set_ylim(0.5 * float(positive[-1]), 2.0 * float(positive[0]))  # the rest is rounding
     else:
-        ax.set_ylim(bottom=0.0)
+        ax.set_ylim(0.0, 1.08 * float(max(value.max(), null.max())))
     ax.set_xlim(0.5, D + 0.5)
+    whole_numbers(ax.xaxis)
     ax.set_xlabel("eigenvalues of $W^T W$, largest first")
     ax.set_ylabel("eigenvalue / mean")
 

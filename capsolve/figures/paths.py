@@ -11,7 +11,7 @@ import numpy.typing as npt
 from capsolve.allocation import Phase
 from capsolve.figures._cells import MAP, edges
 from capsolve.figures._features import NAMED, sorted_features
-from capsolve.figures._style import page, plain_log
+from capsolve.figures._style import legend_above, number, page, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,9 +109,10 @@ def _capacities(ax: Axes, path: CapacityPath, names: Sequence[str] | None) -> No
             (represented, (0, (3, 1.5)), "above: ignored"),
             (full, "solid", "below: monosemantic"),
         ):
-            (drawn,) = ax.plot(budgets, count + 0.5, color="black", linestyle=look, drawstyle="steps-mid", label=label)
+            # from edge to edge of the cells, wherever between two budgets those are
+            height = np.append(count, count[-1]) + 0.5
+            (drawn,) = ax.plot(across, height, color="black", linestyle=look, drawstyle="steps-post", label=label)
             drawn.set_path_effects([patheffects.Stroke(linewidth=2.6, foreground="white"), patheffects.Normal()])
-        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=2, handlelength=2.2)
     if logarithmic:
         ax.set_xscale("log")
     if features.logarithmic:
@@ -122,6 +123,10 @@ def _capacities(ax: Axes, path: CapacityPath, names: Sequence[str] | None) -> No
     ax.set_xlim(across[0], across[-1])
     ax.set_ylim(features.limits)
     ax.set_ylabel(features.title)
+    n, m = features.order.size, path.dimensions.size
+    budgets_text = f"{m:,} budgets from {number(budgets[0])} to {number(budgets[-1])}" if m > 1 else number(budgets[0])
+    title = f"{n:,} feature{'s' * (n != 1)} in {budgets_text} dimensions"
+    legend_above(ax, list(ax.lines), title)
 
 
 def _evenly(count: int, most: int) -> npt.NDArray[np.intp]:

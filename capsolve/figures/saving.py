@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capsolve.figures._style import STYLE
+from capsolve.figures._style import STYLE, quiet_fonts, settle
 from capsolve.files._paths import replacing
 
 if TYPE_CHECKING:
@@ -21,6 +18,9 @@ FORMATS = (".pdf", ".png", ".svg")
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as PDF, PNG or SVG, by the suffix of ``path``: the whole file or nothing.
+
+    Characters that the font does not have, such as emoji, are boxes: choose another font by ``rcParams["font.family"]``
+    before the figure is drawn.
 
     Raises
     ------
@@ -36,17 +36,6 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     if kind not in FORMATS:
         raise ValueError(f"a figure's suffix must be one of {', '.join(FORMATS)}, got {str(path)!r}")
     dated = {".pdf": "CreationDate", ".svg": "Date"}  # left out: equal figures make equal files
-    with style.context(STYLE), _quiet_fonts(), replacing(path) as temporary:
+    with style.context(STYLE), quiet_fonts(), replacing(path) as temporary:
+        settle(figure)
         figure.savefig(temporary, format=kind[1:], metadata={dated[kind]: None} if kind in dated else None)
-
-
-@contextmanager
-def _quiet_fonts() -> Iterator[None]:
-    """Keep fontTools from warning about the dates in Matplotlib's own fonts, on standard error, in every PDF."""
-    logger = logging.getLogger("fontTools")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

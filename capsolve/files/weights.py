@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -104,12 +104,12 @@ class Weights:
             yield block
 
 
-def from_array(W: Any, features: str | None = None, count: int | None = None) -> Weights:
-    """Wrap a matrix in memory, one row per feature unless ``features`` says "columns".
+def from_array(W: Any, feature_axis: str | int | None = None, count: int | None = None) -> Weights:
+    """Wrap a matrix in memory, one row per feature unless ``feature_axis`` says "columns".
 
     Raises `ValueError` if it is not a two-dimensional array of floating-point numbers, is empty, or has more columns
-    than rows and neither ``features`` nor ``count``, the number of features, says which are meant: of the same numbers
-    in a file the longer axis would be taken, against the rule that in an array the rows are features.
+    than rows and neither ``feature_axis`` nor ``count``, the number of features, says which are meant: of the same
+    numbers in a file the longer axis would be taken, against the rule that in an array the rows are features.
     """
     array = to_numpy(W, "W")
     if array.dtype.kind in "biu":
@@ -118,10 +118,13 @@ def from_array(W: Any, features: str | None = None, count: int | None = None) ->
     stored = Tensor(given if given in FLOATS else array.dtype.name, array.shape, array.__getitem__)
     _require_matrix("W", stored)
     rows, columns = stored.shape
-    if features is None and rows < columns and count != rows:
-        raise ValueError(f"W: {rows} rows and {columns} columns; say whether features are rows or columns (features=)")
-    axis = _axis(features) or "rows"
-    reason = "as given" if features else "the default for arrays"
+    asked = _axis(feature_axis)
+    if asked is None and rows < columns and count != rows:
+        raise ValueError(
+            f"W: {rows} rows and {columns} columns; say whether features are rows or columns (feature_axis=)"
+        )
+    axis = asked or "rows"
+    reason = "as given" if asked else "the default for arrays"
     return Weights(None, None, stored.dtype, _features_first(stored.shape, axis), axis, reason, False, stored.read)
 
 
@@ -129,7 +132,7 @@ def open_weights(
     path: StrPath,
     *,
     key: str | None = None,
-    features: str | None = None,
+    feature_axis: str | int | None = None,
     part: int | None = None,
     count: int | None = None,
 ) -> Weights:
@@ -145,11 +148,12 @@ def open_weights(
     key : str, optional
         Which matrix. By default the decoder, known by the last part of its name, or the only matrix there is; a bias
         (``b_…``, ``….bias``, ``…_bias``) is none, whatever its shape, and an encoder only if it is asked for.
-    features : {"rows", "columns"}, optional
-        What stands for a feature. By default this follows from the sizes in ``cfg.json`` or ``config.json`` beside the
-        weights (``d_in``, ``d_sae``, ``dict_size``, ``num_latents`` …), the layout that projects have under this name,
-        and the lengths of biases, which have one entry per dimension (``b_dec``) or per feature (``b_enc``). Where
-        there is nothing of these, the longer axis is taken, which is a guess.
+    feature_axis : {"rows", "columns"} or {-2, -1}, optional
+        What stands for a feature, as a word or as the axis of the matrix that counts features. By default this follows
+        from the sizes in ``cfg.json`` or ``config.json`` beside the weights (``d_in``, ``d_sae``, ``dict_size``,
+        ``num_latents`` …), the layout that projects have under this name, and the lengths of biases, which have one
+        entry per dimension (``b_dec``) or per feature (``b_enc``). Where there is nothing of these, the longer axis is
+        taken, which is a guess.
     part : int, optional
         Which matrix of an array with three axes: one of several toy models, or one layer of a crosscoder, whether
         that is [layers, features, dimensions] or [features, layers, dimensions]; if both may be, along the first axis.
@@ -168,7 +172,7 @@ def open_weights(
     ImportError
         If an optional library is missing; it names the extra to install.
     """
-    asked = _axis(features)
+    asked = _axis(feature_axis)
     path = require_path(path)
     if path.is_dir():
         path = _weights_in(path)
@@ -275,10 +279,13 @@ def _sizes(shape: tuple[int, ...]) -> str:
 # ---------------------------------------------------------------------------------------------- orientation
 
 
-def _axis(features: str | None) -> Axis | None:
-    if features not in (None, "rows", "columns"):
-        raise ValueError(f'features must be "rows" or "columns", got {features!r}')
-    return cast("Axis | None", features)
+def _axis(feature_axis: str | int | None) -> Axis | None:
+    if feature_axis is None:
+        return None
+    words: dict[str | int, Axis] = {"rows": "rows", "columns": "columns", -2: "rows", -1: "columns"}
+    if isinstance(feature_axis, bool) or feature_axis not in words:
+        raise ValueError(f'feature_axis must be "rows" or "columns", or -2 or -1, got {shown(feature_axis)}')
+    return words[feature_axis]
 
 
 def _features_first(shape: tuple[int, ...], axis: Axis) -> tuple[int, int]:

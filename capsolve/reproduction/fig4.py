@@ -47,6 +47,7 @@ def make(settings: Settings) -> Result:
         features=FEATURES,
         dimensions=DIMENSIONS,
         cells=settings.cells or CELLS,
+        rng=0,
         checkpoint=settings.checkpoint("fig4", CELLS),
         executor=settings.executor,
         progress=settings.progress,

@@ -167,6 +167,7 @@ def _panels(settings: Settings) -> Iterator[_Panel]:
                 dimensions=D,
                 restarts=STARTS,
                 training={"steps": STEPS, "points": POINTS, "learning_rate": RATES[architecture]},
+                rng=0,
                 checkpoint=settings.checkpoint(f"fig7-{model}-{FEATURES}in{D}", CELLS),
                 executor=settings.executor,
                 progress=settings.progress,

@@ -12,11 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from capsolve._checks import FloatArray, flag, former_function, whole
-from capsolve.allocation import Allocation, certify, solve
+from capsolve.allocation import Allocation, certify, named, solve
 from capsolve.certificate import Status
 from capsolve.geometry.capacities import capacities
 from capsolve.geometry.loss import embedding_loss, sampled_loss
 from capsolve.losses.quadratic import QuadraticLoss
+from capsolve.profile import problem_of
 from capsolve.simulate.embeddings import optimise_embedding
 from capsolve.verification.independent import convex_programme, exhaustive, loss_at_zero
 from capsolve.verification.report import Check, Verdict, Verification
@@ -40,13 +41,13 @@ _CELLS = ((0.9, 0.5), (0.9, 2.0), (0.3, 1.0), (0.1, 0.15), (0.1, 1.0), (0.1, 2.5
 
 def verify(
     importance: Any,
-    kurtosis: Any,
-    dimensions: Any,
+    kurtosis: Any = None,
+    dimensions: Any = None,
     *,
     bias: bool = True,
     capacity: Any = None,
     samples: int = 200_000,
-    rng: Any = 0,
+    rng: Any = None,
     title: str | None = None,
     progress: bool = False,
 ) -> Verification:
@@ -67,13 +68,13 @@ def verify(
     Parameters
     ----------
     importance, kurtosis, dimensions, bias
-        As for `capsolve.solve`.
+        As for `capsolve.solve`, a profile included: ``verify(profile, dimensions=16)``.
     capacity : array_like, shape (n,), optional
         Capacities to be judged in place of the solver's.
     samples : int
         The number of inputs of the Monte-Carlo estimate.
     rng : numpy.random.Generator or seed
-        The source of starts and inputs.
+        The source of starts and inputs; the same seed gives the same report.
     title : str, optional
         What the report calls the problem.
     progress : bool
@@ -103,10 +104,10 @@ def verify(
     Examples
     --------
     >>> import capsolve
-    >>> report = capsolve.verify([2, 1, 1, 1, 1, 1], 9.0, 3, samples=20_000)
+    >>> report = capsolve.verify([2, 1, 1, 1, 1, 1], 9.0, 3, samples=20_000, rng=0)
     >>> report
     Verification('6 features in 3 dimensions', AGREE: 7 agree)
-    >>> wrong = capsolve.verify([2, 1, 1, 1, 1, 1], 9.0, 3, capacity=[0.5] * 6, samples=20_000)
+    >>> wrong = capsolve.verify([2, 1, 1, 1, 1, 1], 9.0, 3, capacity=[0.5] * 6, samples=20_000, rng=0)
     >>> wrong.verdict
     <Verdict.DISAGREE: 'disagree'>
 
@@ -114,6 +115,7 @@ def verify(
     ----------
     arXiv 2210.01892, sections 3-4.
     """
+    importance, kurtosis, names = problem_of(importance, kurtosis, dimensions)
     model = QuadraticLoss(importance, kurtosis, bias).to_numpy()
     count = whole("samples", samples, low=2)
     zero = loss_at_zero(model.importance, model.kurtosis, bias)
@@ -125,6 +127,7 @@ def verify(
         allocation = solve(model.importance, model.kurtosis, dimensions, bias=bias)
     else:
         allocation = certify(model, dimensions, capacity)
+    allocation = named(allocation, names)
     show = flag("progress", progress)
     routes = _Routes(model, allocation, zero, np.random.default_rng(rng), count, show)
     name = title or f"{model.features} features in {allocation.dimensions:g} dimensions{'' if bias else ', no bias'}"
@@ -132,7 +135,7 @@ def verify(
     return Verification(name, allocation, tuple(checks))
 
 
-def verify_suite(*, rng: Any = 0, progress: bool = False) -> list[Verification]:
+def verify_suite(*, rng: Any = None, progress: bool = False) -> list[Verification]:
     """Run `verify` on random problems of every kind, and on cells of the paper's phase diagram.
 
     Three problems each with all κ_i > 3, with mixed kurtosis, with all κ_i < 3 and without a bias, of 4 to 12 features
@@ -142,6 +145,7 @@ def verify_suite(*, rng: Any = 0, progress: bool = False) -> list[Verification]:
     Parameters
     ----------
     rng : numpy.random.Generator or seed
+        The source of problems, starts and inputs.
     progress : bool
         Show a progress bar on standard error.
 

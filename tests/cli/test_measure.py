@@ -85,7 +85,7 @@ def test_measure_all_parts(run, fails, tmp_path):
     np.savez(tmp_path / "toy.npz", W=W, b_final=np.ones((4, 5)))
     status, out, err = run("measure", "toy.npz", "--part", "all", "-o", "c.csv")
     assert (status, err) == (0, "")
-    found = [capsolve.measure(one, features="columns") for one in W]
+    found = [capsolve.measure(one, feature_axis="columns") for one in W]
     lines = out.splitlines()
     assert lines[0] == "toy.npz, W: 4 times 5 features in 3 dimensions"
     for line, number, one in zip(lines[4:8], range(4), found, strict=True):

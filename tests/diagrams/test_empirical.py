@@ -17,7 +17,7 @@ from capsolve.diagrams import empirical
 from capsolve.diagrams.agreement import near_jumps
 from capsolve.files.archives import reading_archive, write_archive
 
-SMALL = {"cells": (5, 4), "features": 4, "dimensions": 2, "batch": 3}
+SMALL = {"cells": (5, 4), "features": 4, "dimensions": 2, "batch": 3, "rng": 0}
 ARRAYS = ("capacities", "loss", "agreeing", "embedding")
 
 
@@ -73,7 +73,7 @@ def test_the_result_does_not_depend_on_workers_or_batches(small):
     with ThreadPoolExecutor(2) as executor:
         assert_equal(small, empirical_phase_diagram(**SMALL, executor=executor))
     assert_equal(small, empirical_phase_diagram(**{**SMALL, "batch": 20}))
-    other = empirical_phase_diagram(**SMALL, rng=1)
+    other = empirical_phase_diagram(**{**SMALL, "rng": 1})
     assert not np.array_equal(other.embedding, small.embedding)
     np.testing.assert_allclose(other.loss, small.loss, rtol=1e-9)
 
@@ -112,7 +112,7 @@ def test_a_finished_cell_is_never_computed_again(tmp_path, small, monkeypatch):
 
 
 def test_checkpoints_of_something_else_are_refused(tmp_path):
-    settings = {"cells": (2, 2), "features": 3, "dimensions": 1, "checkpoint": tmp_path / "cells"}
+    settings = {"cells": (2, 2), "features": 3, "dimensions": 1, "rng": 0, "checkpoint": tmp_path / "cells"}
     whole = empirical_phase_diagram(**settings)
     for change in ({"rng": 1}, {"restarts": 3}, {"features": 4}, {"x": ("importance", 0.02, 100)}, {"batch": 2}):
         with pytest.raises(ValueError, match="other arguments or another seed"):
@@ -142,7 +142,7 @@ def test_checkpoints_of_something_else_are_refused(tmp_path):
 SCRIPT = """
     import capsolve, sys
     found = capsolve.empirical_phase_diagram(
-        cells=(8, 5), features=5, dimensions=2, restarts=6, batch=2, checkpoint=sys.argv[1]
+        cells=(8, 5), features=5, dimensions=2, restarts=6, batch=2, rng=0, checkpoint=sys.argv[1]
     )
     found.save(sys.argv[2])
 """
@@ -194,7 +194,7 @@ def test_files_bring_everything_back(tmp_path, small):
 
 
 def test_cells_of_several_sizes():
-    found = empirical_phase_diagram(("features", 2, 4), ("dimensions", [1, 2]), kurtosis=9.0, importance=2.0)
+    found = empirical_phase_diagram(("features", 2, 4), ("dimensions", [1, 2]), kurtosis=9.0, importance=2.0, rng=0)
     assert found.embedding.shape == (2, 3, 4, 2)
     exact = phase_diagram(("features", 2, 4), ("dimensions", [1, 2]), kurtosis=9.0, importance=2.0)
     np.testing.assert_array_equal(np.isnan(found.capacities), np.isnan(exact.capacities))
@@ -202,7 +202,7 @@ def test_cells_of_several_sizes():
     # a gradient of 100 eps leaves (100 eps)^(2/3) in the capacities.
     np.testing.assert_allclose(found.capacities, exact.capacities, rtol=0, atol=1e-9)
     assert np.isnan(found.embedding[0, 0, :, 1]).all()
-    without = empirical_phase_diagram(("importance", 1, 3), ("kurtosis", 4, 9), cells=2, features=3, bias=False)
+    without = empirical_phase_diagram(("importance", 1, 3), ("kurtosis", 4, 9), cells=2, features=3, bias=False, rng=0)
     assert without.compare().largest < 1e-9
 
 
@@ -217,6 +217,7 @@ def test_trained_networks():
         features=3,
         dimensions=2,
         restarts=2,
+        rng=0,
         training=training,
     )
     assert found.compare().largest < 0.05
@@ -238,6 +239,7 @@ def test_trained_networks():
         ({"bias": False, "model": "sum-relu"}, "always has a bias"),
         ({"restarts": 0}, "restarts must be >= 1"),
         ({"rng": 0.5}, "rng must be an integer"),
+        ({"checkpoint": "cells"}, "needs a seed: rng must not be None"),
         ({"batch": 0}, "batch must be >= 1"),
         ({"tolerance": 0.9}, "tolerance must be in"),
     ],
@@ -245,6 +247,13 @@ def test_trained_networks():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         empirical_phase_diagram(cells=2, **arguments)
+
+
+def test_starts_are_fresh_unless_there_is_a_seed():
+    few = {"cells": 2, "features": 3, "dimensions": 1, "restarts": 1}
+    drawn = [empirical_phase_diagram(**few, rng=rng).embedding for rng in (None, None, np.random.default_rng(3))]
+    assert not np.array_equal(drawn[0], drawn[1])
+    np.testing.assert_array_equal(drawn[2], empirical_phase_diagram(**few, rng=np.random.default_rng(3)).embedding)
 
 
 def test_unknown_arguments():

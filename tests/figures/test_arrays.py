@@ -25,4 +25,4 @@ def test_whole_pages():
     allocation = capsolve.solve(xp.asarray([4.0, 2.0, 1.0]), 9.0, 2)
     assert len(figures.allocation(allocation).axes) == 2
     (ax,) = figures.marginal_cases({"one": allocation}).axes
-    assert ax.get_title(loc="left") == "one, diminishing returns\nodd is monosemantic"
+    assert ax.get_title(loc="left") == "one, diminishing returns\nfeature 0 is monosemantic"

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import capsolve
 from capsolve import figures
@@ -59,7 +60,13 @@ def test_names_stand_in_their_phase(paper):
 
 def test_marks_replace_the_names(paper):
     ax = figures.phase_diagram(paper, marks={"A": (0.5, 0.8), "$b": (2, 0.1)})
-    assert [(text.get_text(), text.get_position()) for text in ax.texts] == [("A", (0.5, 0.8)), ("$b", (2, 0.1))]
+    assert [(text.get_text(), text.xy) for text in ax.texts] == [("A", (0.5, 0.8)), ("$b", (2, 0.1))]
+    dots = [one.get_xydata()[0].tolist() for one in ax.lines if one.get_markersize() == 4.0]
+    assert dots == [[0.5, 0.8], [2, 0.1]]
+    renderer = FigureCanvasAgg(ax.figure).get_renderer()
+    ax.figure.draw(renderer)
+    for text, place in zip(ax.texts, dots, strict=True):  # the letter stands beside its point
+        assert not text.get_window_extent(renderer).contains(*ax.transData.transform(place))
 
 
 def test_without_boundaries_there_is_no_legend():
@@ -91,10 +98,11 @@ def test_a_tracked_feature_of_ones_own_axes():
 
 def test_diagrams_that_were_found_numerically():
     axes = ("importance", 0.5, 2.0), ("density", 0.5, 0.1)
-    found = capsolve.empirical_phase_diagram(*axes, cells=(3, 2), features=3, dimensions=1, restarts=1)
+    found = capsolve.empirical_phase_diagram(*axes, cells=(3, 2), features=3, dimensions=1, restarts=1, rng=0)
     ax = figures.phase_diagram(found)
     np.testing.assert_array_equal(ax.collections[0].get_array(), found.capacity)
     assert ax.get_legend() is None
+    assert ax.get_ylim() == (0.5, 0.1)  # and no density beyond what was asked for
     assert ax.get_title(loc="left") == f"quadratic: {found.description}"
     assert ax.get_xlabel() == "importance $V$ (inside the target)"
     trained = figures.phase_diagram(dataclasses.replace(found, model="autoencoder-relu"))
@@ -125,9 +133,8 @@ def test_panels_show_their_cells(capacity):
         (mesh,) = ax.collections
         np.testing.assert_array_equal(np.ma.filled(mesh.get_array(), np.nan), expected)
         assert (mesh.norm.vmin, mesh.norm.vmax) == (0.0, 1.0)
-        corners = mesh.get_coordinates()
-        assert ax.get_xlim() == (corners[0, 0, 0], corners[0, -1, 0])
-        assert ax.get_ylim() == (corners[0, 0, 1], corners[-1, 0, 1])
+        assert ax.get_xlim() == (0.01, 100.0)  # half of an outer cell lies outside
+        assert ax.get_ylim() == pytest.approx((1.0, 0.001))
     assert [ax.get_title() for ax in panels] == [*COLUMNS, "", "", ""]
     assert [ax.get_ylabel() for ax in panels] == ["sum", "", "", "autoencoder", "", ""]
     assert bar.get_ylabel() == "capacity $C$ of feature 0"

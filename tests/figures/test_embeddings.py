@@ -37,7 +37,22 @@ def test_arrows_end_where_the_rows_do(D):
     expected = W[np.argsort(-np.linalg.norm(W, axis=1))]
     np.testing.assert_array_equal(drawn, expected)
     assert (points[:, 1, D:] == 0).all()
-    assert sorted(text.get_text() for text in ax.texts) == list("012345")
+    assert sorted("".join(text.get_text() for text in ax.texts).replace("\n", "")) == list("012345")
+
+
+@pytest.mark.parametrize("D", [2, 3])
+def test_parallel_vectors_have_one_label_between_them(D):
+    W = np.pad([[1, 0], [1, 0.01], [-1, 0], [0, 1], [0, 1.0], [0, 0.5], [0, 0]], ((0, 0), (0, D - 2)))
+    names = ["cat", "dog", "fish", "left", "right", "the name of what is halfway up", "nothing"]
+    ax = figures.vectors(W, names=names)
+    assert sorted(text.get_text() for text in ax.texts) == ["cat\ndog", "fish", "left\nright", "the nam…y up"]
+    sides = {text.get_text(): (text.get_ha(), text.get_va()) for text in ax.texts}
+    if D == 2:
+        assert sides["cat\ndog"] == ("left", "center")
+        assert sides["fish"] == ("right", "center")
+        assert sides["left\nright"] == ("center", "bottom")
+    many = figures.vectors(np.tile([1.0, 1.0], (9, 1)), names=list("abcdefghi"))
+    assert [text.get_text() for text in many.texts] == ["a\nb\nc\nand 6 more"]
 
 
 def test_vectors_in_more_than_three_dimensions_have_no_picture():

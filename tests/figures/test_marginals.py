@@ -182,6 +182,27 @@ def test_six_cases():
             assert np.unique(np.sign(np.diff(line.get_ydata()).round(12))) == sign
 
 
+def second_lines(cases, **given):
+    return [ax.get_title(loc="left").partition("\n")[2] for ax in figures.marginal_cases(cases, **given).axes]
+
+
+def test_only_where_one_feature_differs_it_is_called_odd():
+    v = [3.0, 2.0, 1.0]
+    plain = {"a": capsolve.solve(v, 9.0, 1), "b": capsolve.solve(v, 9.0, 3)}
+    assert second_lines(plain) == ["feature 0 is polysemantic", "feature 0 is monosemantic"]
+    assert second_lines(plain, names=["x", "y", "z"]) == ["x is polysemantic", "x is monosemantic"]
+    named = {"a": capsolve.solve(capsolve.Profile(v, 9.0, ["cat", "dog", "dog"]), dimensions=3)}
+    assert second_lines(named) == ["cat is monosemantic"]
+    assert [text.get_text() for text in figures.marginal_cases(named).axes[0].texts] == ["dog", "dog", "cat"]
+    assert second_lines({"a": capsolve.solve([1.0, 1.0, 1.0], 9.0, 3)}) == ["feature 0 is monosemantic"]
+
+
+def test_where_nothing_is_worth_anything_that_is_said():
+    ax = figures.water_level(capsolve.solve([0.0, 0.0], 9.0, 1))
+    assert [text.get_text() for text in ax.texts] == ["0: no feature gains from capacity"]
+    assert not ax.get_yticks().size
+
+
 def test_cases_of_other_shapes():
     table = capsolve.allocate(capsolve.TabulatedLoss([1.0, 0.2, 0.0], weight=[3, 2, 1]), 1)
     mixed = capsolve.solve([1.0, 1.0], [2.0, 9.0], 1)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 
 import capsolve
@@ -77,6 +78,29 @@ def test_the_comparison_shows_measured_against_optimal():
     np.testing.assert_array_equal(dots.get_offsets(), np.column_stack([given.allocation.capacity, given.capacity]))
     assert ax.get_title(loc="left") == f"at least {given.relative_suboptimality:.1%} suboptimal"
     assert len(figure.axes) == 4
+
+
+def test_the_legend_counts_the_phases_of_the_optimum_too_where_its_colours_are_drawn():
+    W = np.array([[1.0, 0.1], [0.1, 1.0], [1.0, 1.0]])
+    (plain,) = figures.measurement(capsolve.measure(W)).legends
+    assert [text.get_text() for text in plain.get_texts()][:2] == ["monosemantic (0)", "polysemantic (3)"]
+    profile = capsolve.Profile([9.0, 1.0, 0.1], 9.0)
+    (both,) = figures.measurement(capsolve.measure(W, activations=profile)).legends
+    assert [text.get_text() for text in both.get_texts()] == [
+        "monosemantic (0 measured, 2 in the optimum)",
+        "polysemantic (3 measured, 0 in the optimum)",
+        "ignored (0 measured, 1 in the optimum)",
+        "random directions",
+    ]
+
+
+@pytest.mark.parametrize("W", [[[1.0]], np.eye(2), [[1.0], [-1.0]], np.random.default_rng(0).standard_normal((10, 5))])
+def test_the_page_of_a_small_embedding_is_full(W):
+    figure = figures.measurement(capsolve.measure(W))
+    renderer, height = FigureCanvasAgg(figure).get_renderer(), figure.bbox.height
+    figure.draw(renderer)
+    below = min(ax.xaxis.get_tightbbox(renderer).y0 for ax in figure.axes)
+    assert below - figure.legends[0].get_window_extent(renderer).y1 < 0.05 * height
 
 
 @pytest.mark.parametrize("W", [[[1.0]], [[0.0, 0.0]], np.eye(3), np.ones((5, 2)), [[1.0, 0.0], [1e-300, 1e-300]]])

@@ -28,12 +28,32 @@ def test_lines_separate_the_phases():
     path = capsolve.capacity_path(capsolve.power_law(50, 1.0), 20.0, np.linspace(0, 49, 60))
     above = figures.capacity_path(path).axes[0]
     (mesh,) = above.collections
-    represented, full = (line.get_ydata() for line in above.lines)
+    represented, full = (line.get_ydata()[:-1] for line in above.lines)
     capacity = mesh.get_array()
     rank = np.arange(1, 51)[:, None]
     np.testing.assert_array_equal(capacity > 0.0, rank < represented)
     np.testing.assert_array_equal(capacity == 1.0, rank < full)
     assert (full < represented).any()
+
+
+@pytest.mark.parametrize("budgets", [[1, 10, 100], [1, 2, 4]])
+def test_lines_step_where_the_cells_change(budgets):
+    above = figures.capacity_path(capsolve.capacity_path(capsolve.power_law(50, 1.0), 20.0, budgets)).axes[0]
+    assert above.get_xscale() == ("log" if budgets[-1] == 100 else "linear")
+    for line in above.lines:
+        assert line.get_drawstyle() == "steps-post"
+        np.testing.assert_array_equal(line.get_xdata(), above.collections[0].get_coordinates()[0, :, 0])
+
+
+@pytest.mark.parametrize(
+    ("budgets", "title"),
+    [([4, 1, 2], "2 features in 3 budgets from 1 to 4 dimensions"), ([1.5], "2 features in 1.5 dimensions")],
+)
+def test_the_title_says_what_is_drawn(budgets, title):
+    profile = capsolve.Profile([2.0, 1.0], 9.0, ["cat", "cat"])
+    above = figures.capacity_path(capsolve.capacity_path(profile, dimensions=budgets)).axes[0]
+    assert above.get_title(loc="left") == title
+    assert [label.get_text() for label in above.get_yticklabels()] == ["cat", "cat"]  # the names of the profile
 
 
 def test_there_are_no_lines_where_the_order_of_importance_is_not_that_of_the_phases():

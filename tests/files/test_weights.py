@@ -59,7 +59,7 @@ def test_what_was_stored_comes_back_in_blocks_features_first(tmp_path, monkeypat
     else:
         np.save(path, np.asfortranarray(stored) if "fortran" in suffix else stored)
     monkeypatch.setattr(weights, "_BLOCK", block)
-    found = open_weights(path, features=features)
+    found = open_weights(path, feature_axis=features)
     assert found.shape == W.shape
     assert found.dtype == stored.dtype.name
     assert found.key == (None if suffix.endswith(".npy") else "w")
@@ -256,7 +256,7 @@ def test_biases_that_contradict_each_other_decide_nothing(tmp_path):
     save_file({"W_dec": np.ones((6, 20)), "b_dec": np.ones(6), "b_enc": np.ones(6)}, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"b_dec has 6 entries, one per dimension.*say whether"):
         open_weights(tmp_path)
-    assert open_weights(tmp_path, features="rows").shape == (6, 20)
+    assert open_weights(tmp_path, feature_axis="rows").shape == (6, 20)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pt"])
@@ -306,18 +306,18 @@ def test_square_and_unknown_must_be_said(tmp_path):
     np.save(tmp_path / "w.npy", np.eye(4))
     with pytest.raises(ValueError, match=r"w\.npy: the shape is \[4, 4\]; say whether features are rows or columns"):
         open_weights(tmp_path)
-    assert open_weights(tmp_path, features="columns").reason == "as given"
+    assert open_weights(tmp_path, feature_axis="columns").reason == "as given"
 
 
 def test_features_overrides_all_but_cfg(tmp_path):
     save_file({"decoder.weight": np.ones((3, 7))}, tmp_path / "w.safetensors")
-    assert open_weights(tmp_path, features="rows").shape == (3, 7)
+    assert open_weights(tmp_path, feature_axis="rows").shape == (3, 7)
     (tmp_path / "cfg.json").write_text('{"d_in": 3, "d_sae": 7}')
-    assert open_weights(tmp_path, features="columns").shape == (7, 3)
+    assert open_weights(tmp_path, feature_axis="columns").shape == (7, 3)
     with pytest.raises(
         ValueError, match=r"features must be columns, .* \[3, 7\] and cfg.json has d_in = 3, .*got rows"
     ):
-        open_weights(tmp_path, features="rows")
+        open_weights(tmp_path, feature_axis="rows")
 
 
 def test_a_cfg_of_something_else(tmp_path):
@@ -325,7 +325,7 @@ def test_a_cfg_of_something_else(tmp_path):
     (tmp_path / "cfg.json").write_text('{"d_in": 4, "d_sae": 7}')
     with pytest.raises(ValueError, match=r"\[3, 7\], but cfg.json has d_in = 4, d_sae = 7; say whether"):
         open_weights(tmp_path)
-    assert open_weights(tmp_path, features="rows").shape == (3, 7)
+    assert open_weights(tmp_path, feature_axis="rows").shape == (3, 7)
     for nothing in ("[]", '{"d_in": null}', '{"lr": 0.1}'):
         (tmp_path / "cfg.json").write_text(nothing)
         assert open_weights(tmp_path).guessed
@@ -335,10 +335,10 @@ def test_a_cfg_of_something_else(tmp_path):
 
 
 def test_features_are_rows_or_columns(tmp_path, W):
-    with pytest.raises(ValueError, match=r'features must be "rows" or "columns", got 0'):
+    with pytest.raises(ValueError, match=r'feature_axis must be "rows" or "columns", or -2 or -1, got 0'):
         from_array(W, 0)
-    with pytest.raises(ValueError, match=r'features must be "rows" or "columns", got \'row\''):
-        open_weights(tmp_path, features="row")
+    with pytest.raises(ValueError, match=r'feature_axis must be "rows" or "columns", or -2 or -1, got row'):
+        open_weights(tmp_path, feature_axis="row")
 
 
 # whose file it is: name of the file, shapes of what is in it, configuration; then the key that is taken, its layout (of
@@ -665,7 +665,7 @@ def test_files_that_change_while_they_are_read(tmp_path, monkeypatch, name, chan
         save_file({"W_dec": W}, path)
     else:
         np.savez(path, W_dec=W) if name == "w.npz" else np.save(path, W)
-    found = open_weights(path, features="rows")
+    found = open_weights(path, feature_axis="rows")
     if change == "shrinks":
         os.truncate(path, path.stat().st_size // 2)
     elif change == "goes":
@@ -747,7 +747,7 @@ def test_whatever_a_library_raises_is_one_line_about_the_file(tmp_path, W):
     (tmp_path / "encrypted.npz").write_bytes(content)
     for name in ("meta.pt", "wide.pt", "tokens.npy", "negative.npy", "huge.npy", "deep/w.safetensors", "encrypted.npz"):
         with pytest.raises((ValueError, MemoryError)) as caught:
-            rows(open_weights(tmp_path / name, features="rows"))
+            rows(open_weights(tmp_path / name, feature_axis="rows"))
         about = tmp_path / name if name != "deep/w.safetensors" else tmp_path / "deep" / "cfg.json"
         assert str(caught.value).startswith(f"{about}: ")
         assert str(caught.value).isprintable()
@@ -777,7 +777,7 @@ def test_floats_of_eight_bits(tmp_path, W, kind, suffix):
         from safetensors.torch import save_file as save
 
         save({"W_dec": stored}, tmp_path / "w.safetensors")
-    found = open_weights(tmp_path, features="rows")
+    found = open_weights(tmp_path, feature_axis="rows")
     assert found.dtype == kind
     np.testing.assert_array_equal(rows(found), stored.to(torch.float32).numpy())
 
@@ -788,7 +788,7 @@ def test_files_of_torch_from_before_its_zip_format(tmp_path, W):
         {"a": torch.tensor(W), "b": torch.tensor(W.T)}, tmp_path / "w.ckpt", _use_new_zipfile_serialization=False
     )
     for key, expected in (("a", W), ("b", W.T)):
-        np.testing.assert_array_equal(rows(open_weights(tmp_path, key=key, features="rows")), expected)
+        np.testing.assert_array_equal(rows(open_weights(tmp_path, key=key, feature_axis="rows")), expected)
 
 
 def test_a_model_in_several_files(tmp_path, W):

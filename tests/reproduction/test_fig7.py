@@ -38,7 +38,7 @@ def formula(x, y, kind, cells, features, dimensions):
         else:
             W[row, column, np.argsort(-v, kind="stable")[:dimensions], range(dimensions)] = 1.0
     base = capsolve.empirical_phase_diagram(
-        ("importance", 0.5, 2.0), ("density", 0.5, 0.1), cells=2, features=2, dimensions=1, restarts=1
+        ("importance", 0.5, 2.0), ("density", 0.5, 0.1), cells=2, features=2, dimensions=1, restarts=1, rng=0
     )
     return dataclasses.replace(
         base,

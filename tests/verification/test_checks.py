@@ -24,7 +24,7 @@ def verdicts(report):
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_all_routes_agree_on_a_convex_problem(bias):
-    report = verify(*CONVEX, bias=bias)
+    report = verify(*CONVEX, bias=bias, rng=0)
     assert set(verdicts(report).values()) == {"agree"}
     assert len(report.checks) == 7
     for check in report.checks:
@@ -35,7 +35,7 @@ def test_all_routes_agree_on_a_convex_problem(bias):
 
 
 def test_all_routes_agree_on_a_mixed_problem():
-    report = verify(*MIXED, samples=FEW)
+    report = verify(*MIXED, samples=FEW, rng=0)
     found = verdicts(report)
     assert found.pop(("optimised embedding", "capacity")) == "skipped"
     assert set(found.values()) == {"agree"}
@@ -53,7 +53,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_allocation_is_found_out(wrong):
     problem, capacity = WRONG[wrong]
-    report = verify(*problem, capacity=capacity, samples=FEW)
+    report = verify(*problem, capacity=capacity, samples=FEW, rng=0)
     assert report.verdict is Verdict.DISAGREE
     found = by_route(report)
     assert found["closed form, lower bound", "loss"].verdict is Verdict.DISAGREE
@@ -74,7 +74,7 @@ def test_a_solver_whose_loss_is_wrong_is_found_out(monkeypatch):
         return dataclasses.replace(allocation, loss=allocation.loss * 0.99, lower_bound=allocation.lower_bound * 0.99)
 
     monkeypatch.setattr(capsolve.verification.checks, "solve", too_good)
-    found = verdicts(verify(*CONVEX, samples=FEW))
+    found = verdicts(verify(*CONVEX, samples=FEW, rng=0))
     assert found["generic convex solver (CVXPY)", "loss"] == "disagree"
     assert found["constructed embedding", "loss"] == "disagree"
     assert found["optimised embedding", "loss"] == "disagree"
@@ -85,23 +85,23 @@ def test_monte_carlo_sees_a_wrong_embedding(monkeypatch):
         return 1.5 * capsolve.construct_embedding(self.capacity, self.squared_norm, dimensions=2)
 
     monkeypatch.setattr(capsolve.Allocation, "embedding", longer)
-    found = verdicts(verify(*CONVEX))
+    found = verdicts(verify(*CONVEX, rng=0))
     assert found["sampled model (Monte Carlo)", "loss"] == "disagree"
     assert found["constructed embedding", "loss"] == "disagree"
     assert found["constructed embedding", "capacity"] == "agree"  # which scale cannot change
 
 
 def test_what_cannot_be_done_is_said(monkeypatch):
-    found = by_route(verify(*CONVEX[:2], 2.5))
+    found = by_route(verify(*CONVEX[:2], 2.5, rng=0))
     for route in ("constructed embedding", "optimised embedding"):
         assert found[route, "loss"].verdict is Verdict.SKIPPED
         assert found[route, "loss"].note == "no embedding has 2.5 dimensions"
         assert found[route, "loss"].difference is None
     assert found["generic convex solver (CVXPY)", "loss"].verdict is Verdict.AGREE
-    assert "meet in" in by_route(verify([1, 1, 1], 900.0, 2))["sampled model (Monte Carlo)", "loss"].note
+    assert "meet in" in by_route(verify([1, 1, 1], 900.0, 2, rng=0))["sampled model (Monte Carlo)", "loss"].note
     for name in ("PROGRAMME", "SEARCH", "EMBEDDING", "DESCENT", "SAMPLE"):
         monkeypatch.setattr(capsolve.verification.checks, f"LARGEST_{name}", 3)
-    report = verify(*MIXED)
+    report = verify(*MIXED, rng=0)
     notes = [check.note for check in report.checks if check.verdict is Verdict.SKIPPED]
     assert len(notes) == len(report.checks) - 1
     assert all("> 3" in note or note == "no constructed embedding" for note in notes)
@@ -127,14 +127,14 @@ def test_a_descent_that_only_finds_local_optima_is_inconclusive(monkeypatch):
     [([0.0, 0.0], 5.0, 1), ([1.0, 0.0], [9.0, 2.0], 1), ([2.0, 1.0], 9.0, 0), ([2.0, 1.0], 9.0, 3), ([3.0], 1.0, 1)],
 )
 def test_edges(v, k, dimensions):
-    report = verify(v, k, dimensions, samples=FEW)
+    report = verify(v, k, dimensions, samples=FEW, rng=0)
     assert report.verdict is Verdict.AGREE, report.summary()
 
 
 def test_arrays_of_other_libraries():
     xp = pytest.importorskip("array_api_strict")
-    report = verify(*(xp.asarray(column) for column in CONVEX[:2]), 2, samples=FEW)
-    assert report.to_dict() == verify(*CONVEX, samples=FEW).to_dict()
+    report = verify(*(xp.asarray(column) for column in CONVEX[:2]), 2, samples=FEW, rng=0)
+    assert report.to_dict() == verify(*CONVEX, samples=FEW, rng=0).to_dict()
 
 
 def test_progress_counts_the_starts_of_a_long_check(capsys):
@@ -149,7 +149,7 @@ def test_progress_counts_the_starts_of_a_long_check(capsys):
 
 @pytest.mark.slow
 def test_the_suite_agrees(capsys):
-    reports = verify_suite(progress=True)
+    reports = verify_suite(progress=True, rng=0)
     assert "19/19" in capsys.readouterr().err
     counts = {name: sum(report.counts()[name] for report in reports) for name in ("agree", "disagree", "skipped")}
     assert counts["disagree"] == 0
@@ -174,3 +174,12 @@ def test_the_suite_agrees(capsys):
 def test_bad_arguments(changed, message):
     with pytest.raises(ValueError, match=message):
         verify(**{"importance": [1.0, 2.0], "kurtosis": 9.0, "dimensions": 1} | changed)
+
+
+def test_a_profile_is_verified_under_its_names():
+    profile = capsolve.Profile([2.0, 1.0, 0.5], [9.0, 8.0, 7.0], ["a", "b", "b"])
+    report = capsolve.verify(profile, dimensions=2, samples=2000, rng=0)
+    assert report.verdict is capsolve.Verdict.AGREE
+    assert report.allocation.names == profile.names
+    with pytest.raises(ValueError, match="a profile has its own kurtosis"):
+        capsolve.verify(profile, 2)
