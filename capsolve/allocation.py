@@ -29,7 +29,8 @@ from capsolve.losses.model import LossModel, is_loss_model
 from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.losses.tabulated import TabulatedLoss
 from capsolve.profile import Profile, problem_of
-from capsolve.solvers.quadratic import COMPILED_FEATURES, Route, route_for, solve_quadratic, solve_source, usable_budget
+from capsolve.solvers.quadratic import solve_quadratic, solve_source, usable_budget
+from capsolve.solvers.routes import COMPILED_FEATURES, Route, route_for
 from capsolve.solvers.separable import solve_separable
 from capsolve.solvers.sources import ArrayAPISource, NumPySource
 from capsolve.solvers.tabulated import solve_tabulated

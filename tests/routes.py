@@ -2,7 +2,7 @@
 
 ``ROUTES[name](v, k, dimensions)`` solves one problem by that route and returns its `capsolve.Allocation`. Each route is
 forced: however small a problem is, it goes through plain numbers, Newton's method, all breakpoints, or samples and
-brackets, whatever `capsolve.solvers.quadratic.route_for` would choose. Where a route needs a library that is not
+brackets, whatever `capsolve.solvers.routes.route_for` would choose. Where a route needs a library that is not
 installed, calling it skips the test.
 
 ``LOCAL[name]()`` is the `Route` itself, for those that `capsolve.allocate` takes; ``BRACKETED`` are the names of those
@@ -18,9 +18,8 @@ import pytest
 
 from capsolve import Allocation, QuadraticLoss, allocate, solve, solve_batch
 from capsolve._arrays import to_numpy
-from capsolve.solvers.quadratic import SCALAR, Route
+from capsolve.solvers.routes import SCALAR, Limits, Route
 from capsolve.solvers.sources import NumPySource
-from capsolve.solvers.two_pass import Limits
 
 Solve = Callable[[np.ndarray, np.ndarray, float], Allocation]
 

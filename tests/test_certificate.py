@@ -27,9 +27,8 @@ from capsolve.certificate import (
 from capsolve.losses.model import ConvexLoss
 from capsolve.losses.quadratic import feature_terms
 from capsolve.solvers import quadratic, tabulated
-from capsolve.solvers.quadratic import Route
+from capsolve.solvers.routes import Limits, Route
 from capsolve.solvers.sources import NumPySource
-from capsolve.solvers.two_pass import Limits
 from tests.oracles import profiles
 
 # --- routes, and how to change their answers -----------------------------------------------------------------------

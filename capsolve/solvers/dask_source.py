@@ -15,7 +15,7 @@ import numpy as np
 from capsolve._arrays import to_numpy
 from capsolve._checks import FloatArray
 from capsolve.certificate import CertificateTerms
-from capsolve.solvers.quadratic import route_for
+from capsolve.solvers.routes import route_for
 from capsolve.solvers.sources import (
     ArrayAPISource,
     InvalidEntry,

@@ -1,7 +1,7 @@
 """The passes over NumPy arrays, compiled by Numba: as fast as memory can be read and written, on all cores.
 
 Importing this module imports Numba, which takes longer than to solve a problem of a hundred thousand features: see
-`capsolve.solvers.quadratic.route_for` for when it is worth it. The machine code is kept on disk where that is possible.
+`capsolve.solvers.routes.route_for` for when it is worth it. The machine code is kept on disk where that is possible.
 Compiled code is a bonus: whatever keeps Numba from working, the passes of `NumPySource` answer, and a debug log says
 why.
 

@@ -8,11 +8,9 @@ A `Route` says how: in plain numbers, among all breakpoints, or through passes o
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
-import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,11 +30,11 @@ from capsolve.losses.quadratic import (
 from capsolve.solvers.fractional import solve_fractional
 from capsolve.solvers.newton import STEEP, Root
 from capsolve.solvers.price import WHOLE, resolve_ties, solve_knapsack
+from capsolve.solvers.routes import COMPILED_FEATURES, NUMPY, Route, route_for
 from capsolve.solvers.scalar import scalar_terms, solve_scalar
 from capsolve.solvers.sources import (
     MODERATE,
     NONE_LISTED,
-    LocalKind,
     NumPySource,
     PriceAndExceptions,
     ScaleInterval,
@@ -44,7 +42,6 @@ from capsolve.solvers.sources import (
 )
 from capsolve.solvers.two_pass import (
     BracketedProblem,
-    Limits,
     TooSmall,
     bracket_all,
     bracket_price,
@@ -55,74 +52,29 @@ from capsolve.solvers.two_pass import (
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Route:
-    """A way to the optimum of problems with a bias. All lead to the same answers and the same certificates."""
-
-    name: str
-    scalar: bool = False
-    """In plain Python numbers, where these are enough."""
-    source: LocalKind = NumPySource
-    """The kind of source for NumPy arrays."""
-    limits: Limits = field(default_factory=Limits)
-
-
-SCALAR = Route("plain numbers", scalar=True)
-NUMPY = Route("NumPy")
-# Up to so many features plain Python is faster than NumPy, and than compiled code where that is loaded.
-SCALAR_FEATURES, SCALAR_BESIDE_COMPILED = 100, 12
-# Beyond so many compiled passes over all features are faster than steps of Newton's.
-NEWTON_COMPILED = 1 << 16
-# From so many on compiled passes save more time than it takes to import Numba within a few calls.
-COMPILED_FEATURES = 100_000
-
-
-def route_for(features: int, *, loaded: bool | None = None) -> Route:
-    """Return the fastest route for NumPy arrays of so many features, if compiled code is loaded or not."""
-    if loaded is None:
-        loaded = "capsolve.solvers.numba_source" in sys.modules
-    if features <= (SCALAR_BESIDE_COMPILED if loaded else SCALAR_FEATURES):
-        return SCALAR
-    return compiled_route() or NUMPY if loaded or features >= COMPILED_FEATURES else NUMPY
-
-
-@functools.cache
-def compiled_route() -> Route | None:
-    """Return the route through compiled passes; None without Numba."""
-    try:
-        from capsolve.solvers.numba_source import NumbaSource  # noqa: PLC0415  (imports Numba, for half a second)
-    except Exception as reason:
-        logger.debug("no compiled code: %r", reason)
-        return None
-    return Route("Numba", source=NumbaSource, limits=Limits(newton=NEWTON_COMPILED))
-
-
 def solve_quadratic(model: QuadraticLoss, dimensions: float, route: Route | None = None) -> Solution:
     """Minimise L(C) subject to Σ C_i ≤ dimensions and 0 ≤ C_i ≤ 1.
 
     Where the optimum is not unique (features tied at the final price whose losses are linear or concave), those
     with κ < 3 are saturated first, whole, in the order of their index; those with κ = 3 share the rest equally.
     """
-    route = route or route_for(model.features)
     if model.bias:
-        if route.scalar and (solution := _solve_scalar(*model.numbers(), whole_budget(dimensions))):
-            _log(route, model.features)
-            return solution
-        route = NUMPY if route.scalar else route
-        _log(route, model.features)
-        return solve_source(route.source(*model.given), dimensions, route)
-    logger.debug("%d features without a bias: a search for the trace at each price, by NumPy", model.features)
+        return _solve_by_route(model, whole_budget(dimensions), route or route_for(model.features), log=True)
+    logger.debug("%d features without a bias: a search for the trace", model.features)
     found = solve_columns(model.importance[:, None], model.kurtosis[:, None], np.array([dimensions]), bias=False)
     terms = CertificateTerms(*(part[0].item() for part in found.terms))
     multiplier, unit, proved = (float(part[0]) for part in found[2:])
     return Solution(found.capacity[:, 0], terms, multiplier, unit, proved)
 
 
-def _log(route: Route, features: int) -> None:
-    if not logger.isEnabledFor(logging.DEBUG):  # which takes longer to write than a handful of features to solve
-        return
-    why = f"; compiled code is for {COMPILED_FEATURES} and more" if features < COMPILED_FEATURES else ""
-    logger.debug("%d features are solved by %s%s", features, route.name, why)
+def _solve_by_route(model: QuadraticLoss, budget: float, route: Route, *, log: bool = False) -> Solution:
+    found = _solve_scalar(*model.numbers(), budget) if route.scalar else None
+    route = NUMPY if route.scalar and found is None else route
+    if log and logger.isEnabledFor(logging.DEBUG):  # which takes longer to write than a handful of features to solve
+        early = model.features < COMPILED_FEATURES and route.name != "Numba"
+        why = f"; compiled code is for {COMPILED_FEATURES} and more" if early else ""
+        logger.debug("%d features are solved by %s%s", model.features, route.name, why)
+    return found or solve_source(route.source(*model.given), budget, route)
 
 
 def whole_budget(dimensions: Any) -> Any:
@@ -260,7 +212,7 @@ def _without_bias(v: FloatArray, k: FloatArray, budget: FloatArray) -> tuple[Flo
     def respond(effective: FloatArray, column: Any) -> tuple[FloatArray, FloatArray]:
         if budget.size == 1:  # by the route for so many features
             model = QuadraticLoss.unchecked(effective[:, 0], k[:, 0])
-            found = solve_quadratic(model, float(budget[0]))
+            found = _solve_by_route(model, float(budget[0]), route_for(len(v)))
             return found.capacity[:, None], np.array([found.multiplier * found.unit])
         relaxation = solve_knapsack(response_curve(effective, k[:, column]), budget[column])
         return relaxation.capacity, relaxation.scale

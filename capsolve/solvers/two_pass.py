@@ -29,6 +29,7 @@ from capsolve._checks import FloatArray
 from capsolve.losses.quadratic import TINY, ResponseCurve, response_curve
 from capsolve.solvers.fractional import solve_fractional
 from capsolve.solvers.price import resolve_ties, solve_knapsack
+from capsolve.solvers.routes import Limits
 from capsolve.solvers.sources import (
     NONE_LISTED,
     IntArray,
@@ -40,33 +41,6 @@ from capsolve.solvers.sources import (
 )
 
 LoadBracket = Callable[[ScaleInterval | None], "BracketedProblem | None"]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How the search for the price goes about its work. Whatever these numbers are, the answer is the same.
-
-    The defaults were measured on two cores with 10⁴ to 10⁷ features (``python -m benchmarks solve``).
-    """
-
-    newton: int = 1 << 17
-    """Up to so many features Newton's method is tried first: beyond, a sample saves the copies that it makes."""
-    least_newton: int = 13
-    """Fewer are solved in plain numbers, and where not, Newton's method has nothing to add."""
-    few: int = 256
-    """So few features are all free where the budget ends inside a jump."""
-    free: int = 32
-    """So few free features are solved by sorting their breakpoints: sorting 16,384 would take as long as a pass."""
-    all_free: int = 1 << 14
-    """Up to so many features all are free: beyond, passes over the data are faster than sorting."""
-    sample: int = 1 << 11
-    """Features in a sample, at least; of many as many as cost as much as the free ones that they save."""
-    rough: int = 1 << 10
-    """Features in the sample of the sample that starts the search."""
-    confidence: float = 4.0
-    """Standard errors of the sample on either side of the interval: one in 10⁴ misses."""
-    narrowest: float = 1e-9
-    """Below this relative width of the interval, rounding decides which features are free."""
 
 
 class TooSmall(Exception):  # noqa: N818  (no error as long as there is a factor)

@@ -14,7 +14,8 @@ from capsolve.losses.quadratic import response_curve
 from capsolve.solvers import fractional, quadratic, two_pass
 from capsolve.solvers.fractional import candidate_features, solve_fractional
 from capsolve.solvers.price import resolve_ties, solve_knapsack
-from capsolve.solvers.quadratic import NUMPY, solve_quadratic
+from capsolve.solvers.quadratic import solve_quadratic
+from capsolve.solvers.routes import NUMPY
 from capsolve.solvers.sources import ScaleInterval
 from tests.oracles import convex_loss, feature_loss
 from tests.routes import QUICK, ROUTES, capacity_of

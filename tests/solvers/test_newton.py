@@ -12,9 +12,8 @@ from capsolve import QuadraticLoss, Status, allocate
 from capsolve.losses.quadratic import response_curve
 from capsolve.solvers import newton
 from capsolve.solvers.newton import newton_root, next_point
-from capsolve.solvers.quadratic import Route
+from capsolve.solvers.routes import Limits, Route
 from capsolve.solvers.sources import NumPySource
-from capsolve.solvers.two_pass import Limits
 from tests.routes import numba_source
 
 SOURCES = {"NumPy": lambda: NumPySource, "Numba": numba_source}

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 
 from capsolve import QuadraticLoss, Status, allocate, certify, solve
-from capsolve.solvers import quadratic
-from capsolve.solvers.quadratic import SCALAR, route_for, solve_quadratic, whole_budget
+from capsolve.solvers import quadratic, routes
+from capsolve.solvers.quadratic import solve_quadratic, whole_budget
+from capsolve.solvers.routes import SCALAR, route_for
 from capsolve.solvers.sources import NumPySource
 from tests.oracles import brute_force, profiles
 from tests.routes import LOCAL, QUICK, ROUTES, capacity_of
@@ -338,7 +339,7 @@ def test_routes_by_size(monkeypatch):
     """Compiled code is loaded for many features only, and used from a handful on once it is."""
     monkeypatch.delitem(sys.modules, "capsolve.solvers.numba_source", raising=False)
     assert route_for(1) is route_for(100) is SCALAR
-    assert route_for(101) is quadratic.NUMPY
+    assert route_for(101) is routes.NUMPY
     assert route_for(101).source is NumPySource
     monkeypatch.undo()
     pytest.importorskip("numba")
@@ -355,10 +356,10 @@ def test_without_numba_large_problems_are_numpys():
 import sys
 sys.modules["numba"] = None
 import numpy as np, capsolve
-from capsolve.solvers import quadratic
+from capsolve.solvers import routes
 rng = np.random.default_rng(0)
 allocation = capsolve.solve(rng.lognormal(size=100_000), 3 + rng.exponential(20, 100_000), 5000)
-assert quadratic.route_for(100_000) is quadratic.NUMPY
+assert routes.route_for(100_000) is routes.NUMPY
 print(allocation.status.value)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ from capsolve import solve
 from capsolve.certificate import NONE, certificate_terms
 from capsolve.losses.quadratic import feature_terms, response_curve
 from capsolve.solvers.price import solve_knapsack as solve_knapsack_in_arrays
-from capsolve.solvers.quadratic import route_for
+from capsolve.solvers.routes import route_for
 from capsolve.solvers.scalar import _at, _curve, scalar_terms, solve_knapsack, solve_scalar
 from tests.oracles import NASTY_KURTOSIS, profiles
 

@@ -9,7 +9,8 @@ import capsolve
 from capsolve._arrays import to_numpy
 from capsolve.certificate import CertificateTerms
 from capsolve.losses.quadratic import feature_terms
-from capsolve.solvers.quadratic import Route, solve_source
+from capsolve.solvers.quadratic import solve_source
+from capsolve.solvers.routes import Route
 from capsolve.solvers.sources import (
     ArrayAPISource,
     InvalidEntry,

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from capsolve import QuadraticLoss, Status, allocate, solve
 from capsolve.losses.quadratic import response_curve
 from capsolve.solvers import two_pass
-from capsolve.solvers.quadratic import Route, solve_source
+from capsolve.solvers.quadratic import solve_source
+from capsolve.solvers.routes import Limits, Route
 from capsolve.solvers.sources import NumPySource, ScaleInterval
 from capsolve.solvers.two_pass import (
     TINY,
     AggregateFeature,
     BracketedProblem,
-    Limits,
     TooSmall,
     bracket_all,
     bracket_price,

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capsolve.solvers.quadratic import COMPILED_FEATURES, solve_source
+from capsolve.solvers.quadratic import solve_source
+from capsolve.solvers.routes import COMPILED_FEATURES
 from capsolve.solvers.sources import NumPySource
 
 pytest.importorskip("numba")
@@ -28,7 +29,7 @@ v, k = np.frombuffer(sys.stdin.buffer.read()).reshape(2, -1)
 allocation = capsolve.solve(v, k, v.size / 10)
 assert allocation.status is capsolve.Status.OPTIMAL, allocation
 sys.stdout.buffer.write(allocation.capacity.tobytes())
-from capsolve.solvers.quadratic import route_for
+from capsolve.solvers.routes import route_for
 print("compiled:", getattr(route_for(v.size).source, "works", False), file=sys.stderr)
 """
 
