@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from benchmarks import others, timing
+from benchmarks import calls, timing
 
 SECTIONS = ("solve", "memory", "small", "many", "path", "capacities", "import")
 
@@ -31,16 +31,16 @@ def _measure(sections: tuple[str, ...], reduced: bool, rounds: int, largest: int
         yield allocations.memory("A", 10**6 if reduced else largest)
         yield allocations.memory("D", 10**6 if reduced else largest)
     if "small" in sections:
-        yield others.small(rounds)
+        yield calls.small(rounds)
     if "many" in sections:
-        yield others.many(25 if reduced else 250, rounds)
+        yield calls.many(25 if reduced else 250, rounds)
     if "path" in sections:
-        yield others.path(10**4 if reduced else 10**6, rounds)
+        yield calls.path(10**4 if reduced else 10**6, rounds)
     if "capacities" in sections:
-        yield others.embedding(*((2048, 256) if reduced else (65_536, 2_304)), rounds=rounds)
-        yield others.gram(*((1024, 64) if reduced else (16_384, 512)), rounds=rounds)
+        yield calls.embedding(*((2048, 256) if reduced else (65_536, 2_304)), rounds=rounds)
+        yield calls.gram(*((1024, 64) if reduced else (16_384, 512)), rounds=rounds)
     if "import" in sections:
-        yield others.start_up(rounds)
+        yield calls.start_up(rounds)
 
 
 def _line(record: dict[str, Any]) -> str:

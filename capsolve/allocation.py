@@ -80,8 +80,8 @@ class Allocation(ReadOnlyArrays):
         The loss of these capacities, and a value that no allocation of the budget can beat. Infinite or 0 where the
         true number over- or underflows; the certificate is computed in scaled units and does not suffer.
     gap : float
-        (loss − lower_bound) / (loss − floor + λ · min(dimensions, demand)): relative to the size of the terms of the
-        Lagrangian, and so independent of the units of the loss. Always a sum over *all* features of how far each is
+        (loss − lower_bound) / (loss − floor + λ · min(dimensions, saturation_budget)): relative to the size of the
+        terms of the Lagrangian, and so independent of the units of the loss. Always a sum over *all* features of how far each is
         from what it would choose at a price λ near the optimal one. Where the loss is not convex the bound may be a
         theorem on top of that sum: the problem's own duality gap, proved by comparing all local optima (quadratic
         loss) or by branch and bound (tabulated loss), is subtracted from it; so is what the last bits of the budget
@@ -90,7 +90,8 @@ class Allocation(ReadOnlyArrays):
         The largest relative violation of equal marginal loss: how far the marginal value of a represented feature
         falls below that of another feature that is not full, relative to the price.
     budget_error : float
-        |Σ C_i − min(dimensions, demand)| when the price is positive, the excess over the budget when it is 0.
+        |Σ C_i − min(dimensions, saturation_budget)| when the price is positive, the excess over the budget when it is
+        0.
     tolerance : float
         The relative gap that was asked for.
     nodes : int
@@ -462,7 +463,7 @@ def certify(
         lower_bound = model.floor + (1.0 - scalar("gap", gap, low=0.0, high=1.0)) * excess
     price = max(0.0, float(np.max(scaled.average_gain(capacity))))
     terms = model_terms(scaled, capacity, price)
-    budget = min(dimensions, model.demand)
+    budget = min(dimensions, model.saturation_budget)
     lagrangian = terms.loss - lagrangian_excess(terms, price, budget)
     proved = max(0.0, lower_bound / unit / unit - scaled.floor - lagrangian)
     within = terms.used <= dimensions + BUDGET_TOLERANCE * max(1.0, dimensions)

@@ -196,7 +196,7 @@ def certify_terms(
     features
         Their number, n: rounding errors of the sums grow with its logarithm.
     dimensions, budget
-        The budget D, and what of it can be of use: the smaller of D and the model's demand.
+        The budget D, and what of it can be of use: the smaller of D and the model's saturation budget.
     multiplier
         Any price λ ≥ 0. The nearer to the optimal one, the tighter the bound.
     unit

@@ -108,7 +108,7 @@ def capacity_path(
         raise ValueError("dimensions must have at least one budget, got an empty array")
     at_least("dimensions", budgets, 0.0)
     tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
-    if model.bias and model.convex and model.demand > 0.0:
+    if model.bias and model.convex and model.saturation_budget > 0.0:
         scale, loss = ValueFunction.of(response_curve(model.importance, model.kurtosis)).at(budgets)
         with np.errstate(over="ignore"):
             price = 2.0 * np.square(scale)

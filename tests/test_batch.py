@@ -24,7 +24,7 @@ def assert_same(one, other):
     """The answers of two routes differ by rounding: of sums of n ≤ 14 numbers, in the units of their terms."""
     assert other.status is one.status is Status.OPTIMAL
     shared = one.model.kurtosis[((one.capacity > 0) & (one.capacity < 1)) | (one.capacity != other.capacity)]
-    size = one.loss + one.price * min(one.dimensions, one.model.demand)
+    size = one.loss + one.price * min(one.dimensions, one.model.saturation_budget)
     if (shared < 3).any() and (abs(other.capacity - one.capacity) > 1e-12).any():
         # features that all but tie may change places; the loss says whether that is allowed
         if 1e-290 < size < 1e290:

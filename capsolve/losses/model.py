@@ -42,7 +42,7 @@ from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
-from capsolve._checks import FloatArray, renamed
+from capsolve._checks import FloatArray, former_property, renamed
 
 # Capacities at which a curve is drawn: closer together where rare inputs make it steep.
 CURVE_GRID = np.unique(np.concatenate([np.geomspace(1e-8, 1e-2, 60), np.linspace(0.0, 1.0, 201)]))
@@ -62,7 +62,7 @@ class LossModel(Protocol):
         ...
 
     @property
-    def demand(self) -> float:
+    def saturation_budget(self) -> float:
         """The most capacity that can be of use: with a budget from here upwards the price is 0."""
         ...
 
@@ -114,6 +114,8 @@ class LossModel(Protocol):
 class FormerNames:
     """The former names of methods of `QuadraticLoss` and `TabulatedLoss`."""
 
+    demand = former_property("demand", "saturation_budget")
+
     def steepest(self: Any, capacity: Any) -> Any:
         """Return `average_gain`."""
         renamed("steepest", "average_gain")
@@ -159,7 +161,7 @@ class ConvexLoss(ABC):
         return True
 
     @functools.cached_property
-    def demand(self) -> float:
+    def saturation_budget(self) -> float:
         """The most capacity that can be of use."""
         return float(np.sum(self.response(0.0)))
 

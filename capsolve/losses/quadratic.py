@@ -298,7 +298,7 @@ class QuadraticLoss(ReadOnlyArrays, FormerNames):
         return k >= 3.0 if isinstance(k, float) else bool(api.array_namespace(k).all(k >= 3.0))
 
     @property
-    def demand(self) -> float:
+    def saturation_budget(self) -> float:
         """The number of features with positive importance: with that many dimensions the loss is 0."""
         return float(np.count_nonzero(self.given[0]))
 

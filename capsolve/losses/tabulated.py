@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from capsolve._checks import FloatArray, ReadOnlyArrays, at_least, capacity_vector, real_array, scalar
+from capsolve.losses.curve_grid import LARGEST_LOSS, Curve, sample
 from capsolve.losses.envelope import Envelope, IntArray, decreasing_convex_envelopes
 from capsolve.losses.model import FormerNames
-from capsolve.losses.sampling import LARGEST_LOSS, Curve, sample
 
 BLOCK = 1 << 20  # numbers in one temporary table
 
@@ -165,7 +165,7 @@ class TabulatedLoss(ReadOnlyArrays, FormerNames):
         return not bool(self.envelope.gapped(np.zeros_like(self.envelope.length), self.envelope.length).any())
 
     @functools.cached_property
-    def demand(self) -> float:
+    def saturation_budget(self) -> float:
         """The sum of the smallest minimisers of the curves: capacity beyond that is left unused."""
         return float(np.sum(self.response(0.0)))
 

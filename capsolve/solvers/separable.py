@@ -35,7 +35,7 @@ def solve_separable(model: LossModel, dimensions: float) -> Solution:
     """
     if not model.convex:
         raise ValueError("loss_model must be convex, or a QuadraticLoss or a TabulatedLoss")
-    if dimensions >= model.demand:
+    if dimensions >= model.saturation_budget:
         capacity = model.response(0.0)
         return Solution(capacity, model_terms(model, capacity, 0.0), 0.0)
     logger.debug("%d convex losses are solved by the root of the dual", model.features)

@@ -96,7 +96,7 @@ def solve_tabulated(model: TabulatedLoss, dimensions: float, tolerance: float, *
     scaled, unit = model.normalised(outcome.capacity)
     # The price of the relaxation of all capacities, where the Lagrangian bound is best.
     price = problem.price / unit / unit
-    bound = lagrangian_bound(scaled, price, min(budget, model.demand), above_floor=True)
+    bound = lagrangian_bound(scaled, price, min(budget, model.saturation_budget), above_floor=True)
     proved = max(0.0, outcome.lower_bound / unit / unit - bound)
     terms = model_terms(scaled, outcome.capacity, price)
     return Solution(outcome.capacity, terms, math.sqrt(0.5 * price), unit, proved, outcome.nodes)

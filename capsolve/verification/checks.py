@@ -315,7 +315,9 @@ class _Routes:
 
     def _size(self) -> float:
         """Return L + λD, what capacities that are off by a relative error are off by in the loss."""
-        return self.allocation.loss + self.allocation.price * min(self.allocation.dimensions, self.model.demand)
+        return self.allocation.loss + self.allocation.price * min(
+            self.allocation.dimensions, self.model.saturation_budget
+        )
 
     def _rounding(self) -> float:
         return _ROUNDING * self.zero

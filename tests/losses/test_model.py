@@ -41,7 +41,7 @@ def test_models_fulfil_the_protocol():
 
 def test_a_model_that_lacks_something_is_refused():
     class Half:
-        features, convex, demand, floor = 1, True, 1.0, 0.0
+        features, convex, saturation_budget, floor = 1, True, 1.0, 0.0
 
         def feature_loss(self, capacity):
             return capacity
@@ -58,7 +58,7 @@ def test_a_model_that_lacks_something_is_refused():
 
 def test_what_follows_from_the_four():
     assert MODEL.convex
-    assert MODEL.demand == pytest.approx(1.7, rel=1e-15)
+    assert MODEL.saturation_budget == pytest.approx(1.7, rel=1e-15)
     assert MODEL.floor == pytest.approx(21.0, rel=1e-15)
     c = np.array([0.3, 0.5, 0.1])
     np.testing.assert_allclose(MODEL.excess_loss(c), MODEL.feature_loss(c) - 7.0, rtol=1e-15)

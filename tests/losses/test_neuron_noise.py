@@ -38,7 +38,7 @@ def test_the_formulas_are_the_proved_ones(seed):
 def test_it_is_solved_and_certified(seed):
     importance, k, s = problem(seed)
     model = NeuronNoiseLoss(importance, k, s)
-    for dimensions in (0.0, 0.3, 2.5, model.demand, 7.0):
+    for dimensions in (0.0, 0.3, 2.5, model.saturation_budget, 7.0):
         found = allocate(model, dimensions)
         assert found.status is Status.OPTIMAL
         assert found.gap <= 1e-12

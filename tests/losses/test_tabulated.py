@@ -102,7 +102,7 @@ def test_of_several_responses_the_smallest():
     model = TabulatedLoss([[1.0, 0.5, 0.0, 0.0], [2.0, 1.0, 1.0, 0.0]], [0, 0.25, 0.5, 1.0])
     np.testing.assert_array_equal(model.response(0.0), [0.5, 1.0])
     np.testing.assert_array_equal(model.response(2.0), [0.0, 0.25])  # both have a segment that gains exactly 2
-    assert model.demand == 1.5
+    assert model.saturation_budget == 1.5
 
 
 @given(seeds)
@@ -123,7 +123,7 @@ def test_floor_and_demand(seed):
     model, _ = some_model(seed)
     rows = rows_of(model)
     assert model.floor == pytest.approx(rows.min(axis=1).sum(), rel=1e-14, abs=1e-14 * np.abs(rows).max())
-    assert model.demand == pytest.approx(model.grid[np.argmin(rows, axis=1)].sum(), rel=1e-14)
+    assert model.saturation_budget == pytest.approx(model.grid[np.argmin(rows, axis=1)].sum(), rel=1e-14)
 
 
 @given(seeds)

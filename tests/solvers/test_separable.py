@@ -84,7 +84,7 @@ def test_agrees_with_the_segments_of_tabulated_losses(seed):
     curves = np.cumsum(np.sort(rng.exponential(size=(6, 8)), axis=1), axis=1)[:, ::-1]
     model, dimensions = TabulatedLoss(curves - curves[:, -1:]), rng.uniform(0.2, 5.8)
     found, right = solve_separable(model, dimensions), solve_tabulated(model, dimensions, 1e-9)
-    assert found.capacity.sum() == pytest.approx(min(dimensions, model.demand), rel=1e-13)
+    assert found.capacity.sum() == pytest.approx(min(dimensions, model.saturation_budget), rel=1e-13)
     best = model.feature_loss(right.capacity).sum()
     assert model.feature_loss(found.capacity).sum() == pytest.approx(best, rel=1e-12)
 

@@ -46,7 +46,7 @@ def some_curves(rng, n, g):
 def terms_of_the_gap(model, dimensions, solution):
     """Return by how much the loss exceeds the proved bound, and the size of the Lagrangian's terms; in the unit."""
     terms, price = solution.terms, 2.0 * solution.multiplier**2
-    budget = min(dimensions, model.demand)
+    budget = min(dimensions, model.saturation_budget)
     excess = terms.lagrangian_gap + price * max(0.0, budget - terms.used) - solution.proved
     return max(0.0, excess), terms.loss + price * budget
 
@@ -471,7 +471,7 @@ def test_no_budget_and_slack(seed):
     curves, _, _ = some_problem(seed)
     model = TabulatedLoss(curves)
     np.testing.assert_array_equal(solve_tabulated(model, 0.0, 1e-9).capacity, 0.0)
-    for dimensions in (model.demand, model.demand + 1e-9, len(curves), 1e6, 1e300):
+    for dimensions in (model.saturation_budget, model.saturation_budget + 1e-9, len(curves), 1e6, 1e300):
         solution = solve_tabulated(model, dimensions, 1e-9)
         np.testing.assert_array_equal(solution.capacity, model.response(0.0))
         assert gap_of(model, dimensions, solution) == 0.0

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capsolve import TabulatedLoss
-from capsolve.losses import sampling
+from capsolve.losses import curve_grid
 
 FINE = np.linspace(0.0, 1.0, 100_001)
 
@@ -99,7 +99,7 @@ def test_noise_is_an_error():
 
 
 def test_the_table_of_all_values_is_bounded(monkeypatch):
-    monkeypatch.setattr(sampling, "LARGEST_TABLE", 300)
+    monkeypatch.setattr(curve_grid, "LARGEST_TABLE", 300)
     with pytest.raises(ValueError, match="more than 100 grid points"):
         TabulatedLoss.from_callables([np.cos, np.sin, SMOOTH["steep"]])
 
