@@ -193,7 +193,8 @@ def _temporary(target: Path, path: StrPath) -> Iterator[Path]:
             finally:
                 _remove(temporary)
     except OSError as error:
-        if error.filename in (None, str(temporary), str(lock)):  # a full disk has no name
+        failed = error.errno is not None or type(error) is OSError  # and no lost connection
+        if failed and error.filename in (None, str(temporary), str(lock)):  # a full disk has no name
             raise os_error(error.errno or errno.EIO, path) from None
         raise
 
