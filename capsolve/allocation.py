@@ -81,11 +81,11 @@ class Allocation(ReadOnlyArrays):
         true number over- or underflows; the certificate is computed in scaled units and does not suffer.
     gap : float
         (loss − lower_bound) / (loss − floor + λ · min(dimensions, saturation_budget)): relative to the size of the
-        terms of the Lagrangian, and so independent of the units of the loss. Always a sum over *all* features of how far each is
-        from what it would choose at a price λ near the optimal one. Where the loss is not convex the bound may be a
-        theorem on top of that sum: the problem's own duality gap, proved by comparing all local optima (quadratic
-        loss) or by branch and bound (tabulated loss), is subtracted from it; so is what the last bits of the budget
-        are worth at the optimum.
+        terms of the Lagrangian, and so independent of the units of the loss. Always a sum over *all* features of how
+        far each is from what it would choose at a price λ near the optimal one. Where the loss is not convex the bound
+        may be a theorem on top of that sum: the problem's own duality gap, proved by comparing all local optima
+        (quadratic loss) or by branch and bound (tabulated loss), is subtracted from it; so is what the last bits of
+        the budget are worth at the optimum.
     kkt_error : float
         The largest relative violation of equal marginal loss: how far the marginal value of a represented feature
         falls below that of another feature that is not full, relative to the price.

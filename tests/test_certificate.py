@@ -508,6 +508,8 @@ def test_former_names_work_and_warn():
     model, c = QuadraticLoss([2.0, 1.0, 0.5], 9.0), np.array([0.7, 0.3, 0.0])
     with pytest.warns(DeprecationWarning, match="steepest is now average_gain"):
         np.testing.assert_array_equal(model.steepest(c), model.average_gain(c))
+    with pytest.warns(DeprecationWarning, match="demand is now saturation_budget"):
+        assert model.demand == model.saturation_budget
     with pytest.warns(DeprecationWarning, match="lagrangian_bound"):
         assert model.lower_bound(3.0, 1.0) == lagrangian_bound(model, 3.0, 1.0)
     mixed = capsolve.solve([1.0, 0.9], 2.0, 1.5)

@@ -193,9 +193,9 @@ def _temporary(target: Path, path: StrPath) -> Iterator[Path]:
             finally:
                 _remove(temporary)
     except OSError as error:
-        if error.errno is None:  # a library's own words
+        if type(error) is OSError and error.errno is None:  # a library's own words
             raise OSError(f"{path}: {error}") from None
-        if error.filename in (None, str(temporary), str(lock)):  # a full disk has no name
+        if error.errno is not None and error.filename in (None, str(temporary), str(lock)):  # a full disk has no name
             raise os_error(error.errno, path) from None
         raise
 

@@ -7,6 +7,7 @@ and is refused by any other run. While a run is at work in a folder, no other on
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -131,6 +132,9 @@ def _alone(folder: Path) -> Iterator[None]:
             raise ValueError(
                 f"{folder}: another run is at work there; wait until it has ended, or use another folder or output"
             ) from None
+        except OSError as error:  # where nobody can write, nobody is at work
+            if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
+                raise
         yield
 
 

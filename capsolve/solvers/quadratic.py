@@ -111,6 +111,8 @@ def _solve_scalar(importance: list[float], kurtosis: list[float], budget: float)
 def solve_source(source: Source, dimensions: float, route: Route = NUMPY) -> Solution:
     """Solve the problem with a bias for data that are seen through the passes of a `Source` only."""
     limits, local = route.limits, route.source
+    if not isinstance(source, NumPySource):
+        logger.debug("features are solved where they are, by passes over a %s", type(source).__name__)
     budget, near = whole_budget(dimensions), None
     all_free = isinstance(source, NumPySource) and source.features <= limits.all_free
     if isinstance(source, NumPySource) and limits.least_newton <= source.features <= limits.newton and budget > 0.0:

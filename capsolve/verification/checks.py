@@ -315,9 +315,8 @@ class _Routes:
 
     def _size(self) -> float:
         """Return L + λD, what capacities that are off by a relative error are off by in the loss."""
-        return self.allocation.loss + self.allocation.price * min(
-            self.allocation.dimensions, self.model.saturation_budget
-        )
+        allocation = self.allocation
+        return allocation.loss + allocation.price * min(allocation.dimensions, self.model.saturation_budget)
 
     def _rounding(self) -> float:
         return _ROUNDING * self.zero

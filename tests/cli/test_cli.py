@@ -188,6 +188,16 @@ def test_verbose_says_what_is_done_and_guessed(run, tmp_path, profile, activatio
     assert run("solve", profile, "-D", 2)[2] == ""  # it ends with the command
 
 
+def test_verbose_says_how_a_folder_is_solved(run, tmp_path):
+    pytest.importorskip("dask.array")
+    (tmp_path / "parts").mkdir()
+    write_profile(Profile([3.0, 2.0, 1.0], 9.0), tmp_path / "parts" / "a.parquet")
+    assert (
+        "capsolve: features are solved where they are, by passes over a DaskSource\n"
+        in run("-v", "solve", "parts", "-D", 2)[2]
+    )
+
+
 def test_verbose_says_why_there_is_no_compiled_code(run, tmp_path, monkeypatch):
     write_profile(Profile(np.linspace(0.1, 1.0, 100_000), 9.0), tmp_path / "many.csv")
     monkeypatch.setitem(sys.modules, "capsolve.solvers.numba_source", None)

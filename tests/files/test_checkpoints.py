@@ -1,6 +1,8 @@
 """Checkpoints: finished pieces are not computed again, interruptions lose the piece at work, others are refused."""
 
+import errno
 import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -192,6 +194,23 @@ def test_folders_of_something_else_are_left_alone(tmp_path):
         opened(tmp_path / "thesis.tex")
     forget(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_finished_checkpoint_is_read_where_nobody_can_write(tmp_path, monkeypatch):
+    store = opened(tmp_path)
+    whole = values(run(PIECES, pairs, squares, checkpoint=store))
+
+    numbers = iter([errno.EROFS, errno.EACCES, errno.ENOSPC])
+
+    def fails(*_, **__):
+        number = next(numbers)
+        raise OSError(number, os.strerror(number), "run.lock")
+
+    monkeypatch.setattr(checkpoints, "locked", fails)
+    for _ in range(2):
+        assert values(run(PIECES, pairs, None, checkpoint=opened(tmp_path))) == whole
+    with pytest.raises(OSError, match=r"No space left on device: 'run\.lock'"):
+        next(run(PIECES, pairs, None, checkpoint=opened(tmp_path)))
 
 
 def test_a_run_that_was_killed_as_it_began_is_in_nobodys_way(tmp_path):

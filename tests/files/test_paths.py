@@ -111,6 +111,9 @@ def test_a_full_disk_is_about_the_file_that_was_asked_for(tmp_path):
     with pytest.raises(OSError, match=r"No space left on device: .*p\.txt") as caught, replacing(tmp_path / "p.txt"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as writing to an open file raises it
     assert caught.value.filename == str(tmp_path / "p.txt")
+    for error in (ConnectionError("lost"), TimeoutError("late")):  # of a cluster that computes what is written
+        with pytest.raises(type(error), match=r"^(lost|late)$"), new_folder(tmp_path / "folder"):
+            raise error
     with pytest.raises(FileNotFoundError, match=r"other\.txt"), replacing(tmp_path / "p.txt"):
         raise FileNotFoundError(errno.ENOENT, "gone", "other.txt")
 
