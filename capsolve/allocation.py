@@ -28,7 +28,7 @@ from capsolve.certificate import (
 from capsolve.losses.model import LossModel, is_loss_model
 from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.losses.tabulated import TabulatedLoss
-from capsolve.profile import Profile, problem_of
+from capsolve.profile import Profile, is_profile, problem_of
 from capsolve.solvers.quadratic import solve_quadratic, solve_source, usable_budget
 from capsolve.solvers.routes import COMPILED_FEATURES, Route, route_for
 from capsolve.solvers.separable import solve_separable
@@ -390,17 +390,14 @@ def allocate(
     """
     budget = scalar("dimensions", dimensions, low=0.0)
     tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
-    if isinstance(loss_model, Profile):
-        model: LossModel = QuadraticLoss(loss_model.importance, loss_model.kurtosis)
-        return named(allocate(model, budget, tolerance=tolerance, route=route), loss_model.names)
-    model = _loss_model("loss_model", loss_model)
+    model, names = _loss_model("loss_model", loss_model)
     if isinstance(model, QuadraticLoss):
         solution = solve_quadratic(model, budget, route) if model.in_memory else _solve_elsewhere(model, budget)
     elif isinstance(model, TabulatedLoss):
         solution = solve_tabulated(model, budget, tolerance)
     else:
         solution = solve_separable(model, budget)
-    return _allocation(model, budget, solution, tolerance)
+    return named(_allocation(model, budget, solution, tolerance), names)
 
 
 def _solve_elsewhere(model: QuadraticLoss, dimensions: float) -> Solution:
@@ -448,11 +445,7 @@ def certify(
     tolerance = scalar("tolerance", tolerance, low=FINEST_TOLERANCE, high=1.0)
     if math.isnan(lower_bound) or lower_bound == math.inf:
         raise ValueError(f"lower_bound must be a number below the loss, got {lower_bound}")
-    if isinstance(model, Profile):
-        loss = QuadraticLoss(model.importance, model.kurtosis)
-        judged = certify(loss, dimensions, capacity, lower_bound=lower_bound, tolerance=tolerance, gap=gap)
-        return named(judged, model.names)
-    model = _loss_model("model", model)
+    model, names = _loss_model("model", model)
     if isinstance(model, QuadraticLoss):
         model = model.to_numpy()
     capacity = np.array(capacity_vector(capacity, model.features))
@@ -471,12 +464,15 @@ def certify(
         reached = (terms.loss + scaled.floor) * unit * unit
         raise ValueError(f"lower_bound must be at most the loss of these capacities, {reached:g}, got {lower_bound:g}")
     solution = Solution(capacity, terms, math.sqrt(0.5 * price), unit, proved)
-    return _allocation(model, dimensions, solution, tolerance, budget)
+    return named(_allocation(model, dimensions, solution, tolerance, budget), names)
 
 
-def _loss_model(name: str, model: Any) -> LossModel:
+def _loss_model(name: str, model: Any) -> tuple[LossModel, tuple[str, ...] | None]:
+    """Return the model, which for a profile is the quadratic one, and the names of the features."""
+    if is_profile(model):
+        return QuadraticLoss(model.importance, model.kurtosis), model.names
     if isinstance(model, QuadraticLoss | TabulatedLoss) or is_loss_model(model):
-        return model
+        return model, None
     wanted = f"{name} must be a QuadraticLoss, a TabulatedLoss or another LossModel"
     if isinstance(model, type):
         raise TypeError(f"{wanted}, got the class {model.__name__}")

@@ -229,10 +229,15 @@ class Profile(ReadOnlyArrays):
         return cls(v, base / (1 - s), index_names(importance) if names is None else names)
 
 
+def is_profile(value: Any) -> bool:
+    """Return whether ``value`` is a profile, in memory or not."""
+    return all(hasattr(value, name) for name in ("importance", "kurtosis", "names"))
+
+
 def problem_of(importance: Any, kurtosis: Any, dimensions: Any) -> tuple[Any, Any, tuple[str, ...] | None]:
     """Return importance, kurtosis and names of a problem given as a profile, in memory or not, or as arrays."""
     names = index_names(importance)
-    if all(hasattr(importance, name) for name in ("importance", "kurtosis", "names")):
+    if is_profile(importance):
         if kurtosis is not None:
             raise ValueError("a profile has its own kurtosis: name what comes after it, as in (profile, dimensions=16)")
         importance, kurtosis, names = importance.importance, importance.kurtosis, importance.names

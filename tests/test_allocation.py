@@ -470,6 +470,7 @@ def test_a_profile_may_lack_a_bias_and_a_profile_larger_than_memory_is_one(tmp_p
     capsolve.write_profile(PROFILE, tmp_path / "profile.parquet")
     lazy = solve(capsolve.open_profile(str(tmp_path / "*.parquet")), dimensions=2)
     assert lazy.loss == pytest.approx(solve(PROFILE, dimensions=2).loss, rel=1e-12)
+    assert allocate(capsolve.open_profile(str(tmp_path / "*.parquet")), 2).loss == lazy.loss
 
 
 def test_a_profile_has_its_own_kurtosis():

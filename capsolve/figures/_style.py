@@ -185,7 +185,7 @@ def _png(figure: Figure) -> bytes:
 
 
 def settle(figure: Figure | SubFigure) -> None:
-    """Lay a figure out once before it is drawn: axes of equal aspect find their place in the second round."""
+    """Lay a figure out, as drawing it will again: axes of equal aspect find their place in the second round."""
     with quiet_fonts():
         figure.get_figure(root=True).draw_without_rendering()
 

@@ -37,5 +37,6 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         raise ValueError(f"a figure's suffix must be one of {', '.join(FORMATS)}, got {str(path)!r}")
     dated = {".pdf": "CreationDate", ".svg": "Date"}  # left out: equal figures make equal files
     with style.context(STYLE), quiet_fonts(), replacing(path) as temporary:
-        settle(figure)
+        if any(ax.get_aspect() != "auto" for ax in figure.axes):
+            settle(figure)
         figure.savefig(temporary, format=kind[1:], metadata={dated[kind]: None} if kind in dated else None)

@@ -69,7 +69,7 @@ def open_profile(path: StrPath) -> LazyProfile:
     >>> profile = open_profile(folder)
     >>> profile.features
     6
-    >>> allocation = capsolve.solve(profile.importance, profile.kurtosis, dimensions=3)
+    >>> allocation = capsolve.solve(profile, dimensions=3)
     >>> allocation.capacity.compute()
     array([1. , 0.4, 0.4, 0.4, 0.4, 0.4])
     """
