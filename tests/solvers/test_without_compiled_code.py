@@ -40,6 +40,8 @@ def refuse(*args, **kwargs):
     raise PermissionError(13, "Permission denied")
 tempfile.TemporaryFile = refuse
 """
+# All there is to say where nothing went wrong.
+QUIET = f"{COMPILED_FEATURES} features are solved by Numba\ncompiled: True\n"
 FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
 
 
@@ -107,7 +109,7 @@ def test_a_full_disk_does_not_keep_the_answer(tmp_path):
 
 @pytest.mark.slow
 def test_damaged_files_are_replaced(tmp_path):
-    assert log_of(NUMBA_CACHE_DIR=str(tmp_path)).startswith("compiled: True")
+    assert log_of(NUMBA_CACHE_DIR=str(tmp_path)).endswith(QUIET)
     codes, (index,) = list(tmp_path.glob("*/*_screen-*.nbc")), tmp_path.glob("*/*_write*.nbi")
     for code in codes:
         code.write_bytes(code.read_bytes()[:1000])
@@ -115,4 +117,4 @@ def test_damaged_files_are_replaced(tmp_path):
     log = log_of(NUMBA_CACHE_DIR=str(tmp_path))
     assert log.count("cannot be read") == len(codes) + 1
     assert log.endswith("compiled: True\n")
-    assert log_of(NUMBA_CACHE_DIR=str(tmp_path)).startswith("compiled: True")
+    assert log_of(NUMBA_CACHE_DIR=str(tmp_path)).endswith(QUIET)
