@@ -93,7 +93,7 @@ def test_save_to_nowhere(tmp_path):
 def test_names_in_any_script_are_saved_without_a_warning(tmp_path, suffix):
     profile = capsolve.Profile([4.0, 2.0, 1.0], 9.0, ["猫", "🙂 emoji", "عربي"])
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         figures.save(figures.allocation(capsolve.solve(profile, dimensions=2)), tmp_path / f"a{suffix}")
     assert (tmp_path / f"a{suffix}").stat().st_size > 1000
 
