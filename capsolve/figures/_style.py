@@ -185,9 +185,13 @@ def _png(figure: Figure) -> bytes:
 
 
 def settle(figure: Figure | SubFigure) -> None:
-    """Lay a figure out, as drawing it will again: axes of equal aspect find their place in the second round."""
-    with quiet_fonts():
-        figure.get_figure(root=True).draw_without_rendering()
+    """Lay a figure out, as drawing it will again: axes of equal aspect find their place in the third round."""
+    root = figure.get_figure(root=True)
+    engine = root.get_layout_engine()
+    if engine is not None:
+        with quiet_fonts():
+            for _ in range(3):
+                engine.execute(root)
 
 
 @contextmanager
@@ -198,7 +202,7 @@ def quiet_fonts() -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"Glyph .* missing from")
+            warnings.filterwarnings("ignore", r"Glyph .* missing from|Matplotlib currently does not support")
             yield
     finally:
         logger.setLevel(level)
