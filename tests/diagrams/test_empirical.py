@@ -15,6 +15,7 @@ import capsolve
 from capsolve import EmpiricalPhaseDiagram, empirical_phase_diagram, phase_diagram
 from capsolve.diagrams import empirical
 from capsolve.diagrams.agreement import near_jumps
+from tests.extras import needs
 
 SMALL = {"cells": (5, 4), "features": 4, "dimensions": 2, "batch": 3}
 ARRAYS = ("capacities", "loss", "agreeing", "embedding")
@@ -197,6 +198,7 @@ def test_cells_of_several_sizes():
     assert without.compare().largest < 1e-9
 
 
+@needs("optax")
 def test_trained_networks():
     """The sum model with squares is the theory's: its networks come near the theory's capacities."""
     training = {"steps": 300, "points": 512}
