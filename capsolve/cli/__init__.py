@@ -15,6 +15,7 @@ Modules that take long to import are imported by the commands that need them, so
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Any
@@ -43,6 +44,18 @@ class _Commands(click.Group):
                 raise
             status = _complain(_reason(error), BAD_INPUT)
         sys.exit(status)
+
+
+def _tell_when_compiling(context: click.Context) -> None:
+    """Let a line on standard error say why the first command of all takes seconds, until the command ends."""
+    logger = logging.getLogger("capsolve.compiling")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("capsolve: %(message)s"))
+    # where all that is logged is shown, this line is among it
+    handler.addFilter(lambda _: not logging.getLogger(capsolve.__name__).isEnabledFor(logging.DEBUG))
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    context.call_on_close(lambda: logger.removeHandler(handler))
 
 
 def _complain(message: str, status: int) -> int:
@@ -77,6 +90,7 @@ def main(context: click.Context) -> None:
     Exit status: 0 done, 1 bad input, 2 bad usage, 3 done but not certified
     to be optimal, 4 done but verify finds disagreement, 130 interrupted.
     """  # noqa: D301  (click's mark for lines to be kept)
+    _tell_when_compiling(context)
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import numba as nb
 import numpy as np
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, NullCache
 from numba.extending import intrinsic
 
 from capsolve import certificate
@@ -95,6 +95,12 @@ def smaller(typing: Any, a: Any, b: Any) -> Any:
 TAKEN_FROM = tuple(zlib.crc32(inspect.getsource(module).encode()) for module in (newton, quadratic, certificate))
 
 
+@functools.cache
+def _announce() -> None:
+    """Say, once in a process, what is going to take seconds: ``capsolve`` shows it on the command line."""
+    logging.getLogger("capsolve.compiling").info("compiling, once: this takes some seconds")
+
+
 class _Cache(FunctionCache):
     """Machine code on disk; what cannot be read there is compiled again, and written if that is possible."""
 
@@ -103,11 +109,14 @@ class _Cache(FunctionCache):
 
     def load_overload(self, *given):
         """Return the code for a signature, or None."""
+        found = None
         try:
-            return super().load_overload(*given)
+            found = super().load_overload(*given)
         except Exception as reason:  # damaged files raise all that pickle can raise
             logger.debug("the cache of %s cannot be read: %r", self._name, reason)
-            return None
+        if found is None:
+            _announce()
+        return found
 
     def save_overload(self, *given):
         """Keep the code for a signature, in place of a damaged index if there is one."""
@@ -120,11 +129,20 @@ class _Cache(FunctionCache):
                 super().save_overload(*given)
 
 
+class _NoCache(NullCache):
+    """What stands for a cache where there is no folder for one."""
+
+    def load_overload(self, *given):
+        """Return None."""
+        _announce()
+
+
 def _cached(function: Any) -> Any:
     """Give a compiled function a cache, as ``cache=True`` does, if there is a folder for it."""
     try:
         function._cache = _Cache(function.py_func)
     except Exception as reason:
+        function._cache = _NoCache()
         logger.debug("no cache: %r", reason)
     return function
 
