@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-PACKAGES = ("numpy", "scipy", "numba", "cvxpy", "clarabel", "scs", "array-api-compat", "jax", "optax", "torch")
+PACKAGES = ("numpy", "scipy", "numba", "cvxpy-base", "clarabel", "array-api-compat", "jax", "optax", "torch")
 
 
 def interleave(calls: Mapping[str, Callable[[], Any]], rounds: int, patience: float = 20.0) -> dict[str, list[float]]:

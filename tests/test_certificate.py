@@ -6,6 +6,7 @@ that depends on the capacities is then judged by the model alone: status, gap an
 
 import dataclasses
 import math
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -110,9 +111,12 @@ def corrupt(monkeypatch, how, route):
 
         monkeypatch.setattr(quadratic, "solve_in_bracket", solve_in_bracket)
     if fallback == "write":
-        from capsolve.solvers.numba_source import NumbaSource
+        sources = [NumPySource]
+        if find_spec("numba"):
+            from capsolve.solvers.numba_source import NumbaSource
 
-        for source in (NumPySource, NumbaSource):
+            sources.append(NumbaSource)
+        for source in sources:
 
             def write(self, answer, unit, real_write=source.write):
                 wrong = how(real_write(self, answer, unit)[0])

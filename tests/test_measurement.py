@@ -7,13 +7,17 @@ import sys
 import warnings
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
 from scipy.optimize import minimize_scalar
+
+pytest.importorskip("ml_dtypes")
+pytest.importorskip("safetensors")
+
+import ml_dtypes
+from safetensors.numpy import save_file
 
 import capsolve
 from capsolve import Phase, Profile, QuadraticLoss, capacities, measure, measurement, power_law

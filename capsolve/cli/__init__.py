@@ -86,6 +86,18 @@ def _signals_raise() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _tell_when_compiling(context: click.Context) -> None:
+    """Let a line on standard error say why the first command of all takes seconds, until the command ends."""
+    logger = logging.getLogger("capsolve.compiling")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("capsolve: %(message)s"))
+    # where all that is logged is shown, this line is among it
+    handler.addFilter(lambda _: not logging.getLogger(capsolve.__name__).isEnabledFor(logging.DEBUG))
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    context.call_on_close(lambda: logger.removeHandler(handler))
+
+
 def _complain(message: str, status: Any, error: BaseException | None = None) -> Any:
     message = "; ".join([message, *getattr(error, "__notes__", ())])
     click.echo(f"capsolve: error: {' '.join(message.split())}", err=True)
@@ -156,6 +168,7 @@ def main(context: click.Context) -> None:
     to be optimal, 4 done but verify finds disagreement, 130 interrupted,
     143 asked to end (SIGTERM).
     """  # noqa: D301  (click's mark for lines to be kept)
+    _tell_when_compiling(context)
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import numba as nb
 import numpy as np
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, NullCache
 from numba.extending import intrinsic
 
 from capsolve import certificate
@@ -97,6 +97,12 @@ def smaller(typing: Any, a: Any, b: Any) -> Any:
 TAKEN_FROM = tuple(zlib.crc32(inspect.getsource(module).encode()) for module in (newton, quadratic, certificate))
 
 
+@functools.cache
+def _announce() -> None:
+    """Say, once in a process, what is going to take seconds: ``capsolve`` shows it on the command line."""
+    logging.getLogger("capsolve.compiling").info("compiling, once: this takes some seconds")
+
+
 class _Cache(FunctionCache):
     """Machine code on disk; what cannot be read there is compiled again, and written if that is possible."""
 
@@ -107,11 +113,14 @@ class _Cache(FunctionCache):
 
     def load_overload(self, *given):
         """Return the code for a signature, or None."""
+        found = None
         try:
-            return super().load_overload(*given)
+            found = super().load_overload(*given)
         except Exception as reason:  # damaged files raise all that pickle can raise
             logger.debug("the cache of %s cannot be read: %r", self._name, reason)
-            return None
+        if found is None:
+            _announce()
+        return found
 
     def save_overload(self, *given):
         """Keep the code for a signature, in place of a damaged index if there is one."""
@@ -124,6 +133,14 @@ class _Cache(FunctionCache):
                 super().save_overload(*given)
 
 
+class _NoCache(NullCache):
+    """What stands for a cache where there is no folder for one."""
+
+    def load_overload(self, *given):
+        """Return None."""
+        _announce()
+
+
 def compiled(function: Any, **options: Any) -> Any:
     """Compile a function for one core; give it a cache, as ``cache=True`` does, if there is a folder for it."""
     made = nb.njit(error_model="numpy", nogil=True, **options)(function)
@@ -131,8 +148,14 @@ def compiled(function: Any, **options: Any) -> Any:
         made._cache = _Cache(function)
         made._cache.options = tuple(options.items())
     except Exception as reason:
+        made._cache = _NoCache()
         logger.debug("no cache: %r", reason)
     return made
+
+
+def internal(function: Any) -> Any:
+    """Compile a function that only compiled ones call: nothing is made that Python would call it by."""
+    return compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def on_all_cores(function: Any) -> Any:
@@ -140,7 +163,8 @@ def on_all_cores(function: Any) -> Any:
     return compiled(function, parallel=True)
 
 
-inlined = nb.njit(inline="always", error_model="numpy")
+# Where LLVM inlines, constants are known before loops are vectorised, and Numba has typed the function once.
+inlined = nb.njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
 
 
 # --- one block -------------------------------------------------------------------------------------------------------
@@ -166,7 +190,7 @@ def _denominator(k: float, c: float, mixed: bool) -> float:
     return 1.0 if mixed and y <= 0.0 else y  # κ = 1 and C = 1, where numerators vanish as well
 
 
-@compiled
+@internal
 def _respond(v, k, scale, correction, mixed, out):
     for i in range(v.size):
         out[i] = _capacity(np.float64(v[i]), np.float64(k[i]), scale, correction, mixed)
@@ -214,17 +238,17 @@ def _terms(v, k, capacity, scale, mixed, exact):
     return used, not_empty, not_full, loss, unsaturated, active, gap
 
 
-@compiled
+@internal
 def _terms_exact(v, k, capacity, scale, mixed):
     return _terms(v, k, capacity, scale, mixed, True)
 
 
-@compiled
+@internal
 def _terms_by_tangents(v, k, capacity, scale, mixed):
     return _terms(v, k, capacity, scale, mixed, False)
 
 
-@compiled
+@internal
 def _screen_block(v, k, low, high, low_jump, high_jump, mixed, flags, sums):
     """Add up the fixed features at both ends of the interval and flag the free ones; see `screen_features`."""
     at_low, at_high, total, least, lowest, highest = 0.0, 0.0, 0.0, np.inf, np.inf, 0.0
@@ -249,49 +273,60 @@ def _screen_block(v, k, low, high, low_jump, high_jump, mixed, flags, sums):
     sums[0], sums[1], sums[2], sums[3], sums[4], sums[5] = at_low, at_high, total, least, lowest, highest
 
 
-# --- all blocks ---------------------------------------------------------------------------------------------------
+# --- all blocks: the loops on all cores only call, for what they hold takes Numba several times as long to compile ----
 
 
-def _write(v, k, stride, scale, correction, multiplier, mixed, exact, index, capacity, out, terms):
-    n = v.size
+@internal
+def _write_block(b, v, k, stride, scale, correction, multiplier, mixed, exact, listed, exceptions, out, terms):
+    start, stop = b * BLOCK, min((b + 1) * BLOCK, v.size)
+    v_here, out_here, k_here = v[start:stop], out[start:stop], k[start * stride :][: stop - start]
+    _respond(v_here, k_here, scale, correction, mixed, out_here)  # two loops are no slower than one: both divide
+    for j in range(listed[b], listed[b + 1]):
+        out[int(exceptions[0, j])] = exceptions[1, j]
+    if exact:
+        sums = _terms_exact(v_here, k_here, out_here, multiplier, mixed)
+    else:
+        sums = _terms_by_tangents(v_here, k_here, out_here, multiplier, mixed)
+    for q in range(7):
+        terms[b, q] = sums[q]
+
+
+def _write(v, k, stride, scale, correction, multiplier, mixed, exact, listed, exceptions, out, terms):
+    """Fill ``out`` and ``terms``, by blocks; exceptions are index and capacity, those of a block from ``listed`` on."""
     for b in nb.prange(terms.shape[0]):
-        start, stop = b * BLOCK, min((b + 1) * BLOCK, n)
-        v_here, out_here, k_here = v[start:stop], out[start:stop], k[start * stride :][: stop - start]
-        first, last = np.searchsorted(index, start), np.searchsorted(index, stop)
-        _respond(v_here, k_here, scale, correction, mixed, out_here)  # two loops are no slower than one: both divide
-        for j in range(first, last):
-            out[index[j]] = capacity[j]
-        if exact:
-            sums = _terms_exact(v_here, k_here, out_here, multiplier, mixed)
-        else:
-            sums = _terms_by_tangents(v_here, k_here, out_here, multiplier, mixed)
-        for q in range(7):
-            terms[b, q] = sums[q]
+        _write_block(
+            np.int64(b), v, k, stride, scale, correction, multiplier, mixed, exact, listed, exceptions, out, terms
+        )
+
+
+@internal
+def _screen_task(s, v, k, stride, low, high, low_jump, high_jump, mixed, sums, free):
+    n, room = v.size, free.shape[2]
+    flags = np.zeros(BLOCK, np.uint8)
+    words = flags.view(np.uint64)
+    count, index, free_v, free_k = 0, free[0, s], free[1, s], free[2, s]
+    for b in range(s * BLOCKS_PER_TASK, min((s + 1) * BLOCKS_PER_TASK, sums.shape[0])):
+        start, stop, before = b * BLOCK, min((b + 1) * BLOCK, n), count
+        flags[stop - start :] = 0
+        k_here = k[start * stride :][: stop - start]
+        _screen_block(v[start:stop], k_here, low, high, low_jump, high_jump, mixed, flags[: stop - start], sums[b])
+        for q in range(words.size):
+            if words[q] != 0:
+                for j in range(8 * q, 8 * q + 8):
+                    if flags[j]:
+                        if count < room:
+                            index[count], free_v[count], free_k[count] = start + j, v[start + j], k_here[j]
+                        count += 1
+        sums[b, 6] = count - before
 
 
 _write_on_one_core, _write_on_all_cores = compiled(_write), on_all_cores(_write)
 
 
-def _screen(v, k, stride, low, high, low_jump, high_jump, mixed, sums, counts, found, data):
-    """Fill ``sums`` by blocks, ``found`` and ``data`` with the free features by tasks, as room permits."""
-    n, room = v.size, found.shape[1]
-    for s in nb.prange(counts.size):
-        flags = np.zeros(BLOCK, np.uint8)
-        words = flags.view(np.uint64)
-        count, mine, mine_v, mine_k = 0, found[s], data[0, s], data[1, s]
-        for b in range(s * BLOCKS_PER_TASK, min((s + 1) * BLOCKS_PER_TASK, sums.shape[0])):
-            start, stop = b * BLOCK, min((b + 1) * BLOCK, n)
-            flags[stop - start :] = 0
-            k_here = k[start * stride :][: stop - start]
-            _screen_block(v[start:stop], k_here, low, high, low_jump, high_jump, mixed, flags[: stop - start], sums[b])
-            for q in range(words.size):
-                if words[q] != 0:
-                    for j in range(8 * q, 8 * q + 8):
-                        if flags[j]:
-                            if count < room:
-                                mine[count], mine_v[count], mine_k[count] = start + j, v[start + j], k_here[j]
-                            count += 1
-        counts[s] = count
+def _screen(v, k, stride, low, high, low_jump, high_jump, mixed, sums, free):
+    """Fill ``sums`` by blocks and ``free``, index, v and κ of free features, by tasks, as room permits."""
+    for s in nb.prange(free.shape[1]):
+        _screen_task(np.int64(s), v, k, stride, low, high, low_jump, high_jump, mixed, sums, free)
 
 
 _screen_on_one_core, _screen_on_all_cores = compiled(_screen), on_all_cores(_screen)
@@ -329,7 +364,7 @@ def _enter(v: float, k: float) -> float:
     return v * (math.sqrt(half) if k < 3.0 else half)
 
 
-@compiled
+@internal
 def _lines(v, k, stride, slope, gain):
     least, largest, gaining = np.inf, 0.0, 0.0
     for i in range(v.size):
@@ -341,7 +376,7 @@ def _lines(v, k, stride, slope, gain):
     return least, largest, gaining
 
 
-@compiled
+@internal
 def _sum_of_lines(slope, gain, u):
     used, total, steepest = 0.0, 0.0, 0.0
     for i in range(slope.size):
@@ -353,7 +388,7 @@ def _sum_of_lines(slope, gain, u):
     return used, total, steepest
 
 
-@compiled
+@internal
 def _search(slope, gain, budget, u):
     low, high = 0.0, np.inf
     for step in range(STEPS):
@@ -370,7 +405,7 @@ def _search(slope, gain, budget, u):
     return 0.0, 0.0, False
 
 
-@compiled
+@internal
 def _next_entry(v, k, stride, scale):
     following = 0.0
     for i in range(v.size):
@@ -481,14 +516,15 @@ class NumbaSource(NumPySource):
         low, high, margin = interval
         if not (low == 0.0 or low > MODERATE[0]):
             return super().screen(interval)
-        sums = np.empty((self._blocks_total, 6))
-        counts = np.empty(-(-self._blocks_total // BLOCKS_PER_TASK), np.int64)
+        sums = np.empty((self._blocks_total, 7))
+        tasks = range(0, self._blocks_total, BLOCKS_PER_TASK)
         room = int(BLOCKS_PER_TASK * BLOCK * SHARE_FREE)
         while True:
-            found, data = np.empty((counts.size, room), np.int64), np.empty((2, counts.size, room))
+            free = np.empty((3, len(tasks), room))
             ends = (low, high, low / margin, high * margin)
-            given = (self._v, self._k, self._stride, *ends, self._mixed, sums, counts, found, data)
+            given = (self._v, self._k, self._stride, *ends, self._mixed, sums, free)
             self._run(_screen_on_one_core, _screen_on_all_cores, given)
+            counts = np.add.reduceat(sums[:, 6], tasks).astype(np.int64)
             lowest = float(sums[:, 4].min())
             if not self._mixed and lowest < 3.0:
                 self._mixed = True
@@ -499,7 +535,7 @@ class NumbaSource(NumPySource):
         self._mixed = lowest < 3.0
         at_low, at_high, total = (float(x) for x in sums[:, :3].sum(axis=0))
         least, highest = float(sums[:, 3].min()), float(sums[:, 5].max())
-        index, v, k = (np.concatenate([row[:n] for row, n in zip(a, counts, strict=True)]) for a in (found, *data))
+        index, v, k = (np.concatenate([row[:n] for row, n in zip(part, counts, strict=True)]) for part in free)
         positive = self.features
         if least <= 0.0:
             positive_ones = self.importance > 0.0
@@ -507,7 +543,9 @@ class NumbaSource(NumPySource):
             least_positive = float(np.min(self.importance, where=positive_ones, initial=np.inf))
         else:
             least_positive = least
-        return Screening(positive, total, (least, lowest), highest, least_positive, at_low, at_high, v, k, index)
+        return Screening(
+            positive, total, (least, lowest), highest, least_positive, at_low, at_high, v, k, index.astype(np.int64)
+        )
 
     @_or_numpy
     def write(self, answer: PriceAndExceptions, unit: float) -> tuple[FloatArray, CertificateTerms]:
@@ -516,9 +554,10 @@ class NumbaSource(NumPySource):
         if not all(x == 0.0 or MODERATE[0] < x < MODERATE[1] for x in (scale, multiplier)):
             return super().write(answer, unit)
         capacity, sums = np.empty(self.features), np.empty((self._blocks_total, 7))
-        prices, listed = (scale, answer.correction, multiplier), (answer.free_index, answer.capacity)
+        prices, exceptions = (scale, answer.correction, multiplier), np.array([answer.free_index, answer.capacity])
+        listed = np.searchsorted(answer.free_index, BLOCK * np.arange(self._blocks_total + 1))
         for exact in (multiplier != scale, True):
-            given = (self._v, self._k, self._stride, *prices, self._mixed, exact, *listed, capacity, sums)
+            given = (self._v, self._k, self._stride, *prices, self._mixed, exact, listed, exceptions, capacity, sums)
             self._run(_write_on_one_core, _write_on_all_cores, given)
             used, not_empty, not_full, loss, *_, gap = (float(x) for x in sums.sum(axis=0))
             if exact or gap <= FINEST_TOLERANCE * (loss + 2.0 * multiplier**2 * used):

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("safetensors")
+
 from safetensors.numpy import save_file
 
 import capsolve

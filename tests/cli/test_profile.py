@@ -9,9 +9,10 @@ import pytest
 from capsolve import Profile
 from capsolve.files import read_profile
 from tests.cli.helpers import strict_json
+from tests.extras import PARQUET
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", PARQUET])
 def test_profile_measures_and_writes(run, activations, tmp_path, suffix):
     status, out, err = run("profile", "x.npy", "-o", f"p{suffix}")
     assert (status, err) == (0, "")

@@ -13,6 +13,7 @@ import capsolve.allocation
 from capsolve import Profile
 from capsolve.files import read_profile, read_table, text, write_profile
 from tests.cli.helpers import IMPORTANCE, KURTOSIS, NAMES, strict_json
+from tests.extras import PARQUET, needs
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -65,7 +66,7 @@ def test_solve_prints_a_summary_for_people(run, profile):
     assert run("solve", profile, "--dimensions", "2.5") == (0, expected.summary() + "\n", "")
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", PARQUET])
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_solve_writes_the_allocation(run, profile, tmp_path, suffix, flags):
     path = tmp_path / f"out{suffix}"
@@ -150,15 +151,20 @@ def test_bad_profiles(fails, tmp_path, content, message):
 def test_bad_profile_files(fails, tmp_path):
     (tmp_path / "profile.txt").write_text("importance,kurtosis\n1,9\n")
     (tmp_path / "plain").write_text("importance,kurtosis\n1,9\n")
-    (tmp_path / "broken.parquet").write_bytes(b"PAR1 or not")
     for name, message in {
         "missing.csv": "missing.csv: No such file or directory",
         "profile.txt": "the file type must be one of .csv, .parquet, got .txt",
         "plain": "the file type must be one of .csv, .parquet, got none",
-        "broken.parquet": "broken.parquet: not a readable .parquet file",
         "digit": "digit: no such file, and no built-in example; the examples are digits",
     }.items():
         assert message in fails(1, "solve", name, "-D", "1", "-o", "out.csv")
+
+
+@needs("pyarrow")
+def test_a_broken_parquet_file(fails, tmp_path):
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 or not")
+    message = "broken.parquet: not a readable .parquet file"
+    assert message in fails(1, "solve", "broken.parquet", "-D", "1", "-o", "out.csv")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")

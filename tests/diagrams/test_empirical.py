@@ -16,6 +16,7 @@ from capsolve import EmpiricalPhaseDiagram, empirical_phase_diagram, phase_diagr
 from capsolve.diagrams import empirical
 from capsolve.diagrams.agreement import near_jumps
 from capsolve.files.archives import reading_archive, write_archive
+from tests.extras import needs
 
 SMALL = {"cells": (5, 4), "features": 4, "dimensions": 2, "batch": 3, "rng": 0}
 ARRAYS = ("capacities", "loss", "agreeing", "embedding")
@@ -206,6 +207,7 @@ def test_cells_of_several_sizes():
     assert without.compare().largest < 1e-9
 
 
+@needs("optax")
 def test_trained_networks():
     """The sum model with squares is the theory's: its networks come near the theory's capacities."""
     training = {"steps": 300, "points": 512}

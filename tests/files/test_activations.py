@@ -9,13 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
+import pytest
+from scipy import sparse
+
+pytest.importorskip("ml_dtypes")
+pytest.importorskip("pyarrow")
+pytest.importorskip("safetensors")
+
+import ml_dtypes
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 from safetensors.numpy import save_file
-from scipy import sparse
 
 import capsolve
 from capsolve import Profile, read_activations, read_profile, write_profile

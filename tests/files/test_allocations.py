@@ -10,11 +10,12 @@ import capsolve
 from capsolve import Status, read_allocation, write_allocation
 from capsolve.losses.model import ConvexLoss
 from capsolve.losses.neuron_noise import NeuronNoiseLoss
+from tests.extras import PARQUET
 
 PROFILE = capsolve.example("digits")
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", PARQUET])
 @pytest.mark.parametrize("dimensions", [8, 16.5, 61])
 def test_round_trip(tmp_path, suffix, dimensions):
     allocation = capsolve.solve(PROFILE.importance, PROFILE.kurtosis, dimensions)
@@ -63,7 +64,7 @@ def test_a_file_changed_by_hand_is_not_optimal(tmp_path):
     assert read_allocation(edited(tmp_path, move_capacity)).status is Status.FEASIBLE
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", PARQUET])
 def test_a_bound_in_a_file_is_a_claim_and_no_proof(tmp_path, suffix):
     """Wrong capacities of features with κ < 3, and a lower bound that is their loss: nothing else would betray them."""
     model = capsolve.QuadraticLoss([2.0, 1.9, 1.0], 2.0)
@@ -119,7 +120,7 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", PARQUET])
 @pytest.mark.parametrize("model", LOSSES.values(), ids=LOSSES)
 def test_other_losses_come_back_to_the_last_bit(tmp_path, suffix, model):
     allocation = capsolve.allocate(model, 1.25)
@@ -174,7 +175,7 @@ def test_what_cannot_be_read_back_is_not_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", PARQUET])
 def test_names_are_carried(tmp_path, suffix):
     allocation = dataclasses.replace(capsolve.solve([2.0, 1.0], 9.0, 1), names=("left", "left"))
     assert allocation.to_dict()["name"] == ["left", "left"]

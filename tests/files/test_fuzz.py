@@ -9,11 +9,15 @@ import zlib
 from contextlib import contextmanager
 
 import numpy as np
+import pytest
+from scipy import sparse
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("safetensors")
+
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 from safetensors.numpy import save_file
-from scipy import sparse
 
 import capsolve
 from capsolve import Profile, read_allocation, read_profile, write_allocation, write_profile

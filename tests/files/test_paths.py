@@ -18,6 +18,7 @@ import pytest
 
 from capsolve.files import open_profile, read_activations, read_allocation, read_profile, replacing
 from capsolve.files._paths import copied, is_dataset, new_folder, readable_file
+from tests.extras import needs
 
 
 def test_replacing(tmp_path):
@@ -135,7 +136,7 @@ def test_a_folder_goes_although_somebody_still_writes_into_it(tmp_path, monkeypa
     assert len(calls) == 3
 
 
-READERS = [read_profile, read_activations, read_allocation, open_profile]
+READERS = [read_profile, read_activations, read_allocation, pytest.param(open_profile, marks=needs("dask"))]
 
 
 @pytest.mark.parametrize("read", READERS)
@@ -152,6 +153,8 @@ def test_only_regular_files_are_read(tmp_path, monkeypatch, read, suffix):
         read("")
 
 
+@needs("dask")
+@needs("pyarrow")
 def test_pipes_in_folders(tmp_path):
     os.mkfifo(tmp_path / "a.parquet")
     for read in (read_activations, read_allocation, open_profile):

@@ -6,10 +6,13 @@ import csv
 import os
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+pytest.importorskip("pyarrow")
+
+import pyarrow.parquet as pq
 
 from capsolve.files import number, read_table, text, write_table
 

@@ -2,9 +2,13 @@
 
 import json
 
-import ml_dtypes
 import numpy as np
 import pytest
+
+pytest.importorskip("ml_dtypes")
+pytest.importorskip("safetensors")
+
+import ml_dtypes
 from safetensors.numpy import save_file
 
 from capsolve.files.tensors import open_tensors, read_arrays, write_arrays

@@ -4,9 +4,13 @@ import errno
 import json
 import os
 
-import ml_dtypes
 import numpy as np
 import pytest
+
+pytest.importorskip("ml_dtypes")
+pytest.importorskip("safetensors")
+
+import ml_dtypes
 from safetensors.numpy import save_file
 
 from capsolve.files import weights

@@ -9,6 +9,7 @@ import capsolve
 import capsolve.simulate.loss_curves
 import capsolve.simulate.transfers
 from capsolve.simulate import measure_loss_curve, train
+from tests.extras import needs
 
 DENSITY, KURTOSIS, D = 0.2, 9.0, 2
 IMPORTANCE = [[2.0, 1.2, 1.0, 0.6], [3.0, 1.0, 0.9, 0.2]]
@@ -34,6 +35,7 @@ def test_the_curve_of_the_quadratic_model_is_the_theorys(curve):
     assert curve.spread.max() < 0.1
 
 
+@needs("optax")
 def test_networks_that_all_diverged_are_an_error(monkeypatch):
     training = train("sum-quadratic", np.ones(3), DENSITY, dimensions=1, instances=2, steps=1, rng=0)
     lost = dataclasses.replace(training, diverged=np.ones_like(training.diverged))
