@@ -14,7 +14,7 @@ from capsolve._compiled import compiled, inlined, larger, smaller
 
 works = True  # as far as is known
 
-LANES = 256  # columns at a time: their sums stay in the nearest cache
+LANES = 2048  # columns at a time: their sums stay in a near cache
 RUN = 512  # terms of a sparse column that are added one by one, before they join the others
 
 

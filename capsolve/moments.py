@@ -44,7 +44,7 @@ _STEPS = 256  # from twice as many rows on they are added up in several lanes
 _PANEL = 2**15  # values that NumPy has at work: 256 KB of float64
 _THREADS = min(4, os.cpu_count() or 1)  # more would wait for the memory
 
-COMPILED_VALUES = 2**26
+COMPILED_VALUES = 2**25
 """From so many values on compiled sums save more time than it takes to import Numba."""
 
 
@@ -289,6 +289,8 @@ def _merge(a: _Summary, b: _Summary) -> _Summary:
 
 def _rescaled(sums: FloatArray, exponent: npt.NDArray[np.int32]) -> FloatArray:
     """Return Σ (2^exponent · y)^p for exponent ≤ 0, where ``sums`` holds Σ y^p."""
+    if not exponent.any():
+        return sums
     out = sums.copy()
     factor = np.ldexp(1.0, exponent)
     power = factor.copy()
