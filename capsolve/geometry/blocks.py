@@ -21,12 +21,12 @@ import numpy.typing as npt
 from scipy import linalg, sparse
 
 from capsolve._arrays import to_numpy
-from capsolve._checks import EPS, FloatArray, IndexArray, scalar
-from capsolve.geometry.capacities import capacities
-from capsolve.geometry.second_moment import floating, require_finite
+from capsolve._checks import FloatArray, IndexArray, scalar
+from capsolve.geometry.second_moment import SecondMoment, floating, require_finite
 
 _ENTRIES = 2**22  # numbers of W handled at a time
 _SOME = 16  # rows whose links are looked at first
+_FINE = 64 * float(np.finfo(np.float32).eps)  # tolerances below this need float64 throughout
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,8 @@ def blocks(W: Any, *, tolerance: float = 1e-5) -> tuple[Block, ...]:
     at most 0.1), and stay whole while their links exceed t by as much. Where rows are nearly parallel, and one leaves
     the span of the others by a length r, noise counts as one more dimension once ε · max |w|² / r exceeds t.
 
-    O(nD²) time in matrix products, O(D²) memory beside W.
+    O(nD²) time in matrix products, O(D²) memory beside W. Where W is float32 and one block takes everything, its scale
+    and residual have the accuracy of float32, if the tolerance is no finer.
 
     Examples
     --------
@@ -113,15 +114,18 @@ def blocks(W: Any, *, tolerance: float = 1e-5) -> tuple[Block, ...]:
     tolerance = scalar("tolerance", tolerance, low=0.0, high=1.0)
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be in (0, 1), got {tolerance!r}")
-    return find_blocks(W, tolerance)
+    if tolerance < _FINE:
+        W = W.astype(np.float64, copy=False)
+    moment = SecondMoment()
+    moment.add(W)
+    capacity = np.asarray(moment.capacities(W), dtype=np.float64)
+    return find_blocks(W, tolerance, capacity, moment.spectrum())
 
 
-def find_blocks(
-    W: Any, tolerance: float, known: tuple[FloatArray, FloatArray] | None = None, eps: float = EPS
-) -> tuple[Block, ...]:
-    """Return the blocks of a NumPy array, as `blocks` does.
+def find_blocks(W: Any, tolerance: float, capacity: FloatArray, spectrum: FloatArray) -> tuple[Block, ...]:
+    """Return the blocks of a NumPy array, as `blocks` does, given its capacities and the eigenvalues of WᵀW.
 
-    Its capacities and the eigenvalues of WᵀW, largest first, may be ``known``, the latter to within D·eps of the first.
+    Those are the largest first, with errors of a few roundoffs of W's type times the largest.
     """
     peak = np.maximum(W.max(axis=0), -W.min(axis=0))
     require_finite("W", np, peak)
@@ -132,18 +136,18 @@ def find_blocks(
     cut = tolerance * float(length.max())
     active = np.flatnonzero(length > cut)
     active = active[np.argsort(-length[active], kind="stable")]
-    capacity = np.asarray(capacities(W), dtype=float) if known is None else known[0]
 
-    def block(features: IndexArray, spectrum: FloatArray) -> Block:
-        return _describe(W, np.sort(features), spectrum, unit, cut, capacity[np.sort(features)])
+    def block(features: IndexArray, eigenvalues: FloatArray) -> Block:
+        return _describe(W, np.sort(features), eigenvalues, unit, cut, capacity[np.sort(features)])
 
     one = _one_component(W, active, unit, length, cut)
     if one:
-        squares_fit = 1e-140 < unit < 1e140
-        spectrum = known[1][::-1] / unit / unit if known and squares_fit else _spectrum(W, active, unit)
-        # Were all rows within `cut` of a space of fewer dimensions, the least eigenvalue would not be above this.
-        if spectrum[0] > active.size * cut**2 + spectrum.size * eps * spectrum[-1]:
-            return (block(active, spectrum),)
+        known = 1e-140 < unit < 1e140  # else squares are lost
+        eigenvalues = spectrum[::-1] / unit / unit if known else _spectrum(W, active, unit)
+        # Were all rows within `cut` of a space of fewer dimensions, the least one would not be above this.
+        rounding = eigenvalues.size * float(np.finfo(W.dtype).eps) * eigenvalues[-1]
+        if eigenvalues[0] > active.size * cut**2 + rounding:
+            return (block(active, eigenvalues),)
     pivots = _pivots(W, active, unit, cut)
     if one:
         return (block(active, _spectrum(W, active, unit, pivots)),)

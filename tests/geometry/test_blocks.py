@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from capsolve import blocks, capacities, construct_blocks, construct_embedding
 from capsolve.geometry import blocks as module
-from capsolve.geometry.blocks import _catalogue, find_blocks
+from capsolve.geometry.blocks import _catalogue
 
 
 def haar(rng, D):
@@ -189,15 +189,29 @@ def test_links_of_some_rows_change_nothing_but_the_way(name, monkeypatch):
         assert one.residual == pytest.approx(other.residual, rel=1e-12, abs=1e-13)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200])
-def test_what_is_known_is_taken(scale):
-    W = np.random.default_rng(0).standard_normal((50, 6)) * scale
-    with np.errstate(over="ignore", under="ignore"):
-        spectrum = np.linalg.eigvalsh(W.T @ W)[::-1] if scale == 1.0 else np.full(6, np.inf)
-    (known,), (found,) = find_blocks(W, 1e-5, (np.linspace(0, 1, 50), spectrum)), find_blocks(W, 1e-5)
-    assert (known.name, known.dimension) == (found.name, found.dimension)
-    assert known.residual == pytest.approx(found.residual, rel=1e-12)
-    np.testing.assert_array_equal(known.capacity, np.linspace(0, 1, 50))
+@pytest.mark.parametrize("scale", [1e-200, 1e-100, 1e100, 1e200])
+def test_the_scale_of_one_block_where_squares_are_lost(scale):
+    W = np.random.default_rng(0).standard_normal((50, 6))
+    (found,), (moved,) = blocks(W), blocks(W * scale)
+    assert (moved.name, moved.dimension) == (found.name, found.dimension)
+    assert moved.residual == pytest.approx(found.residual, rel=1e-12)
+
+
+@pytest.mark.parametrize(("tolerance", "accuracy"), [(1e-5, 1e-6), (1e-8, 1e-14)])
+def test_one_block_in_float32(tolerance, accuracy):
+    rng = np.random.default_rng(0)
+    W = rng.standard_normal((500, 20), dtype=np.float32)
+    (found,), (exact,) = blocks(W, tolerance=tolerance), blocks(W.astype(float), tolerance=tolerance)
+    assert (found.name, found.dimension) == (exact.name, exact.dimension)
+    assert found.scale == pytest.approx(exact.scale, rel=accuracy)
+    assert found.residual == pytest.approx(exact.residual, rel=accuracy)
+
+
+def test_a_tight_frame_of_float32_is_one():
+    W = construct_embedding(np.full(500, 0.04), scale=1.0, rotate=True, rng=1).astype(np.float32)
+    (found,) = blocks(W)
+    assert (found.name, found.dimension) == ("large block", 20)
+    assert found.residual < 1e-6
 
 
 def test_many_blocks_of_one_scale():
