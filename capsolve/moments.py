@@ -41,6 +41,7 @@ _ALL = 64  # halvings: until one is left
 _BLOCK = 2**19  # values per block: 4 MB of float64
 _LEAST_ROWS = 64  # per block, however wide the data: below this, merging would cost more than summing
 _STEPS = 256  # from twice as many rows on they are added up in several lanes
+_SIMPLE = 8  # columns from which on NumPy adds up rows one after another
 _PANEL = 2**15  # values that NumPy has at work: 256 KB of float64
 _THREADS = min(4, os.cpu_count() or 1)  # more would wait for the memory
 
@@ -230,10 +231,11 @@ def _summarise_rows(rows: FloatArray, compiled: Any = None) -> _Summary | None:
     steps = count // lanes
     whole = steps * lanes
     wide = np.ascontiguousarray(rows[:whole]).reshape(steps, lanes * columns)
-    summary = _summarised("Dense", wide, compiled if steps % 4 == 0 else None, whole, lanes)
+    same = steps % 4 == 0 and wide.shape[1] >= _SIMPLE  # order of the sums
+    summary = _summarised("Dense", wide, compiled if same else None, whole, lanes)
     if whole == count or summary is None:
         return summary
-    rest = _summarise_rows(rows[whole:])
+    rest = _summarise_rows(rows[whole:], compiled)
     return rest and _merge(summary, rest)
 
 
@@ -418,7 +420,7 @@ class _Stream:
         self._wait()
         if self.block is not None and self.filled:
             block, self.filled = self.block[: self.filled], 0
-            self._push(_summarise_rows(block), block, self.rows)
+            self._push(_summarise_rows(block, _compiled(self.values + block.size)), block, self.rows)
             self.rows += len(block)
 
     def _submit(self, summarise: Callable[[Any, Any], _Summary | None], part: Any, *, own: bool) -> None:

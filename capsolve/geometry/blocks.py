@@ -22,9 +22,11 @@ from scipy import linalg, sparse
 
 from capsolve._arrays import to_numpy
 from capsolve._checks import FloatArray, IndexArray, scalar
+from capsolve._threads import one_blas_thread
 from capsolve.geometry.second_moment import SecondMoment, floating, require_finite
 
 _ENTRIES = 2**22  # numbers of W handled at a time
+_FACTORED = 256  # rows of them whose span is found at a time
 _SOME = 16  # rows whose links are looked at first
 _FINE = 64 * float(np.finfo(np.float32).eps)  # tolerances below this need float64 throughout
 
@@ -194,7 +196,7 @@ def _pivots(W: Any, active: IndexArray, unit: float, cut: float) -> IndexArray:
     D = W.shape[1]
     basis = np.zeros((D, 0))
     pivots: list[IndexArray] = []
-    for index, rows in zip(_chunks(W, active), _batches(W, active, unit), strict=True):
+    for index, rows in zip(_chunks(W, active, _FACTORED), _batches(W, active, unit, _FACTORED), strict=True):
         rest = rows - (rows @ basis) @ basis.T
         new = np.flatnonzero(np.linalg.norm(rest, axis=1) > cut)
         if not new.size:
@@ -205,7 +207,8 @@ def _pivots(W: Any, active: IndexArray, unit: float, cut: float) -> IndexArray:
         order = np.arange(min(new.size, D - basis.shape[1]))
         Q, R = np.linalg.qr(rest[order].T)
         if not (np.abs(np.diag(R)) > cut).all():
-            Q, R, order = linalg.qr(rest.T, mode="economic", pivoting=True)
+            with one_blas_thread():
+                Q, R, order = linalg.qr(rest.T, mode="economic", pivoting=True)
         rank = np.count_nonzero(np.abs(np.diag(R)) > cut)
         basis = np.hstack([basis, Q[:, :rank]])
         pivots.append(index[new[order[:rank]]])
@@ -261,15 +264,15 @@ def _describe(
     return Block(name, features, rank, scale * unit * unit, residual, capacity)
 
 
-def _chunks(W: Any, index: IndexArray) -> Iterator[IndexArray]:
-    step = max(1, _ENTRIES // W.shape[1])
+def _chunks(W: Any, index: IndexArray, most: int = _ENTRIES) -> Iterator[IndexArray]:
+    step = max(1, min(most, _ENTRIES // W.shape[1]))
     for start in range(0, index.size, step):
         yield index[start : start + step]
 
 
-def _batches(W: Any, index: IndexArray, unit: float) -> Iterator[FloatArray]:
-    """Yield the indexed rows in float64, in chunks, divided by ``unit``."""
-    for chunk in _chunks(W, index):
+def _batches(W: Any, index: IndexArray, unit: float, most: int = _ENTRIES) -> Iterator[FloatArray]:
+    """Yield the indexed rows in float64, in chunks of ``most`` rows at most, divided by ``unit``."""
+    for chunk in _chunks(W, index, most):
         yield W[chunk].astype(float) / unit
 
 
