@@ -420,14 +420,20 @@ class _Stream:
         self._wait()
         if self.block is not None and self.filled:
             block, self.filled = self.block[: self.filled], 0
-            self._push(_summarise_rows(block, _compiled(self.values + block.size)), block, self.rows)
+            compiled = _compiled(max(self.expected, self.values))
+            self._push(_summarise_rows(block, compiled), block, self.rows)
             self.rows += len(block)
 
     def _submit(self, summarise: Callable[[Any, Any], _Summary | None], part: Any, *, own: bool) -> None:
-        """Let a thread sum up a block; ``own`` says that nobody else writes to it."""
+        """Let a thread sum up a block, where there are more than one; ``own`` says that nobody else writes to it."""
         self.values += part.size
         self.borrowed = self.borrowed or not own
-        job = self.pool.submit(summarise, part, _compiled(max(self.expected, self.values)))
+        compiled = _compiled(max(self.expected, self.values))
+        job: Future[_Summary | None] = Future()
+        if 0 < self.expected <= _BLOCK:
+            job.set_result(summarise(part, compiled))
+        else:
+            job = self.pool.submit(summarise, part, compiled)
         self.work.append((job, self.rows, part, own))
         self.rows += part.shape[0]
         if len(self.work) > _THREADS:
