@@ -38,9 +38,9 @@ LARGEST_ENTRY = 2.0**1000
 
 _ORDER = 8  # the standard error of a kurtosis needs the eighth moment
 _ALL = 64  # halvings: until one is left
-_BLOCK = 2**19  # values per block: 4 MB of float64
+_BLOCK = 2**20  # values per block: 8 MB of float64
 _LEAST_ROWS = 64  # per block, however wide the data: below this, merging would cost more than summing
-_STEPS = 256  # from twice as many rows on they are added up in several lanes
+_STEPS = 512  # from twice as many rows on they are added up in several lanes
 _SIMPLE = 8  # columns from which on NumPy adds up rows one after another
 _PANEL = 2**15  # values that NumPy has at work: 256 KB of float64
 _THREADS = min(4, os.cpu_count() or 1)  # more would wait for the memory

@@ -295,7 +295,7 @@ def test_where_compiled_code_fails_numpy_answers(caplog):
         def Dense(self, rows):
             raise RuntimeError("no such instruction")
 
-    broken, x = Broken(), np.random.default_rng(14).standard_normal((10_000, 5))
+    broken, x = Broken(), np.random.default_rng(14).standard_normal((10_000, 20))
     with small_blocks(2**12, 8), caplog.at_level("DEBUG", "capsolve"):
         wanted = measure(x)
         with mock.patch.object(moments, "_compiled", return_value=broken):
