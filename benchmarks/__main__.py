@@ -10,7 +10,7 @@ import click
 
 from benchmarks import calls, timing
 
-SECTIONS = ("solve", "memory", "small", "many", "path", "capacities", "import")
+SECTIONS = ("solve", "memory", "small", "many", "path", "capacities", "blocks", "moments", "import")
 
 
 def _measure(sections: tuple[str, ...], reduced: bool, rounds: int, largest: int) -> Iterator[dict[str, Any]]:
@@ -36,11 +36,20 @@ def _measure(sections: tuple[str, ...], reduced: bool, rounds: int, largest: int
         yield calls.many(25 if reduced else 250, rounds)
     if "path" in sections:
         yield calls.path(10**4 if reduced else 10**6, rounds)
+    yield from _embeddings(sections, reduced, rounds)
+    if "moments" in sections:
+        yield from calls.activations(*((2000, 256) if reduced else (100_000, 1_536)), rounds=rounds)
+    if "import" in sections:
+        yield calls.start_up(rounds)
+
+
+def _embeddings(sections: tuple[str, ...], reduced: bool, rounds: int) -> Iterator[dict[str, Any]]:
     if "capacities" in sections:
         yield calls.embedding(*((2048, 256) if reduced else (65_536, 2_304)), rounds=rounds)
         yield calls.gram(*((1024, 64) if reduced else (16_384, 512)), rounds=rounds)
-    if "import" in sections:
-        yield calls.start_up(rounds)
+    if "blocks" in sections:
+        for n, dimensions in [(2048, 64)] if reduced else [(32_000, 256), (65_536, 2_304)]:
+            yield from calls.orthogonal_blocks(n, dimensions, rounds=rounds)
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -1,14 +1,23 @@
-"""Everything else that must be fast: small problems, many problems, paths, embeddings, the import."""
+"""Everything else that must be fast: small problems, many problems, paths, embeddings, activations, the import."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
+from scipy import sparse
 
 import capsolve
 from benchmarks import timing
 from benchmarks.instances import problem
+from capsolve import moments
+from capsolve.geometry.blocks import find_blocks
+from capsolve.geometry.second_moment import SecondMoment
 
 
 def small(rounds: int) -> dict[str, Any]:
@@ -126,6 +135,92 @@ def gram(n: int, dimensions: int, rounds: int) -> dict[str, Any]:
         "times_faster": float(np.median(seconds["gram"]) / np.median(seconds["capacities"])),
         "largest_difference": float(np.max(np.abs(capsolve.capacities(W) - definition()))),
     }
+
+
+def activations(samples: int, features: int, rounds: int) -> list[dict[str, Any]]:
+    """Eight moments of every feature, and what they cost beside a sum and a kurtosis of NumPy's."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((samples, features), dtype=np.float32)
+    zeros = x * (rng.random(x.shape, dtype=np.float32) < 0.02)
+    stored = sparse.csr_array(zeros)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "x.npy")
+        np.save(path, x)
+        command = [sys.executable, "-m", "capsolve", "profile", str(path)]
+        with mock.patch.object(moments, "COMPILED_VALUES", 0):
+            calls = {
+                "sum": lambda: x.sum(axis=0, dtype=np.float64),
+                "kurtosis by NumPy": lambda: _kurtosis(x),
+                "moments": lambda: moments.measure(x),
+                "moments without Numba": lambda: _without_numba(x),
+                "moments, 98 % zeros": lambda: moments.measure(zeros),
+                "moments, CSR": lambda: moments.measure(stored),
+                "capsolve profile": lambda: subprocess.run(command, check=True, capture_output=True),
+            }
+            seconds = timing.interleave(calls, rounds, patience=120.0)
+    by_sum = float(np.median(seconds["sum"])) / x.size
+    values = {name: stored.nnz if name == "moments, CSR" else x.size for name in calls}
+    return [
+        {
+            "benchmark": "moments",
+            "samples": samples,
+            "features": features,
+            "dtype": "float32",
+            "solver": name,
+            "values": values[name],
+            "seconds": timing.summary(taken),
+            "times_sum_per_value": float(np.median(taken)) / values[name] / by_sum,
+        }
+        for name, taken in seconds.items()
+    ]
+
+
+def _kurtosis(x: np.ndarray) -> np.ndarray:
+    mean, second, fourth = x.mean(axis=0, dtype=np.float64), 0.0, 0.0
+    for start in range(0, len(x), 1024):
+        square = (x[start : start + 1024] - mean) ** 2
+        second, fourth = second + square.sum(axis=0), fourth + (square**2).sum(axis=0)
+    return len(x) * fourth / second**2
+
+
+def _without_numba(x: np.ndarray) -> moments.Moments:
+    with mock.patch.object(moments, "_compiled", return_value=None):
+        return moments.measure(x)
+
+
+def orthogonal_blocks(n: int, dimensions: int, rounds: int) -> list[dict[str, Any]]:
+    """The orthogonal blocks of one large component, and of many, against the capacities of the same embedding."""
+    rng = np.random.default_rng(0)
+    random = rng.standard_normal((n, dimensions), dtype=np.float32)
+    owner = rng.integers(dimensions // 4, size=n)
+    split = np.zeros((n, dimensions), np.float32)
+    split[np.arange(n)[:, None], 4 * owner[:, None] + np.arange(4)] = rng.standard_normal((n, 4))
+    records = []
+    for family, W in (("one block", random), ("blocks of four dimensions", split)):
+        capacity, moment = capsolve.capacities(W).astype(float), SecondMoment()
+        moment.add(W)
+        spectrum = moment.spectrum()
+        calls = {
+            "search in measure": lambda W=W, known=(capacity, spectrum): find_blocks(W, 1e-5, *known),
+            "blocks": lambda W=W: capsolve.blocks(W),
+            "capacities": lambda W=W: capsolve.capacities(W),
+        }
+        seconds = timing.interleave(calls, rounds, patience=120.0)
+        one = float(np.median(seconds["capacities"]))
+        records += [
+            {
+                "benchmark": "blocks",
+                "family": family,
+                "features": n,
+                "dimensions": dimensions,
+                "dtype": "float32",
+                "solver": name,
+                "seconds": timing.summary(taken),
+                "times_capacities": float(np.median(taken)) / one,
+            }
+            for name, taken in seconds.items()
+        ]
+    return records
 
 
 def start_up(rounds: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from capsolve._checks import FloatArray, former_property, renamed, scalar
 from capsolve.allocation import Allocation, Phase, solve
 from capsolve.files.activations import read_activations
 from capsolve.files.weights import Axis, Weights, from_array, open_weights
-from capsolve.geometry.blocks import Block, blocks
+from capsolve.geometry.blocks import Block, find_blocks
 from capsolve.geometry.capacities import random_capacity
 from capsolve.geometry.second_moment import SecondMoment
 from capsolve.losses.quadratic import QuadraticLoss
@@ -27,7 +27,9 @@ from capsolve.profile import Profile, index_names
 _ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float8_e4m3fn": 2.0**-4, "float8_e5m2": 2.0**-3}
 _ORTHOGONAL = 1e-5
 
-_BLOCKS_WORK = 2**31  # n·D² up to which blocks are sought: a second or two
+# Blocks are sought where W fits into memory, and where that takes some seconds at most if there are several.
+_BLOCKS_NUMBERS = 2**28
+_BLOCKS_WORK = 2**39
 _WIDE = 2**14  # dimensions beyond which, with fewer features than those, the orientation must be wrong
 
 
@@ -138,7 +140,8 @@ class Measurement:
     tolerance : float
         How far from 1 and from nothing a capacity may be to count as such, see `phase`.
     blocks : tuple of Block or None
-        The orthogonal blocks, where n·D² ≤ 2³¹, at the accuracy of the stored numbers (`capsolve.blocks`); None beyond.
+        The orthogonal blocks at the accuracy of the stored numbers (`capsolve.blocks`), where n·D ≤ 2²⁸ and
+        n·D² ≤ 2³⁹; None beyond.
     names : tuple of str or None
         The features' names, where the activations have any, or the data frame that was measured.
     comparison : Comparison or None
@@ -295,7 +298,7 @@ class Measurement:
 
     def _blocks(self) -> list[str]:
         if self.blocks is None:
-            return ["orthogonal blocks    not sought: n·D² > 2³¹"]
+            return ["orthogonal blocks    not sought: W is too large"]
         found = Counter(block.name for block in self.blocks)
         listed = ", ".join(f"{count} {name}" for name, count in found.most_common())
         return [f"orthogonal blocks    {listed or 'none'}"]
@@ -434,15 +437,15 @@ def _measurement(weights: Weights, profile: Profile | None, tolerance: float, pr
             deviation = np.ones(n) if moments is None else np.sqrt(moments.variance)
             active, square, _ = _stream(weights, deviation, bar)
             comparison = Comparison(profile, active, square, solve(profile, dimensions=D))
-    found = None
-    if n * D * D <= _BLOCKS_WORK:
-        accuracy = max(_ORTHOGONAL, 4 * _ROUNDOFF.get(weights.dtype, 0.0))
-        found = blocks(np.concatenate(list(weights.blocks())), tolerance=accuracy)
     eps = float(np.finfo(np.float64 if weights.dtype == "float64" else np.float32).eps)
     rank = moment.rank(weights.blocks(), eps)
     names = None if profile is None else profile.names
     spectrum = moment.spectrum()
     spectrum.setflags(write=False)
+    found = None
+    if n * D <= _BLOCKS_NUMBERS and n * D * D <= _BLOCKS_WORK:
+        accuracy = max(_ORTHOGONAL, 4 * _ROUNDOFF.get(weights.dtype, 0.0))
+        found = find_blocks(np.concatenate(list(weights.blocks())), accuracy, capacity, spectrum)
     return Measurement(weights, capacity, squared_norm, spectrum, rank, tolerance, found, names, comparison)
 
 

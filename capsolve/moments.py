@@ -10,9 +10,15 @@ scale.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+import logging
+import math
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +27,8 @@ import numpy.typing as npt
 from capsolve._arrays import cut_by_rows, to_numpy
 from capsolve._checks import FloatArray
 
+logger = logging.getLogger(__name__)
+
 MINIMUM_SAMPLES = 30
 """The fewest samples accepted. Heavy tails need far more: see `Moments.kurtosis_error`."""
 
@@ -28,8 +36,16 @@ LARGEST_ENTRY = 2.0**1000
 """The largest absolute value of an activation, 1.07e301: below it differences and means cannot overflow."""
 
 _ORDER = 8  # the standard error of a kurtosis needs the eighth moment
-_BLOCK = 2**18  # values per block: 2 MB of float64
-_LEAST_ROWS = 32  # per block, however wide the data: below this, merging would cost more than summing
+_ALL = 64  # halvings: until one is left
+_BLOCK = 2**20  # values per block: 8 MB of float64
+_LEAST_ROWS = 64  # per block, however wide the data: below this, merging would cost more than summing
+_STEPS = 512  # from twice as many rows on they are added up in several lanes
+_SIMPLE = 8  # columns from which on NumPy adds up rows one after another
+_PANEL = 2**15  # values that NumPy has at work: 256 KB of float64
+_THREADS = min(4, os.cpu_count() or 1)  # more would wait for the memory
+
+COMPILED_VALUES = 2**25
+"""From so many values on compiled sums save more time than it takes to import Numba."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,19 +83,25 @@ class Moments:
 
 def measure(activations: Any, *, progress: bool = False) -> Moments:
     """Return the moments of each column; `Profile.from_activations` says what ``activations`` may be."""
-    stream = _Stream()
-    parts = (rows for chunk in _chunks(activations) for rows in stream.add(chunk))
-    if progress:
-        from tqdm import tqdm  # noqa: PLC0415  (which starts a thread)
+    with _Stream(_size(activations)) as stream:
+        parts = (rows for chunk in _chunks(activations) for rows in stream.add(chunk))
+        if progress:
+            from tqdm import tqdm  # noqa: PLC0415  (which starts a thread)
 
-        total = activations.shape[0] if _is_array(activations, ndim=2) else None
-        with tqdm(total=total, unit=" samples", unit_scale=True) as bar:
-            for rows in parts:
-                bar.update(rows)
-    else:
-        for _ in parts:
-            pass
-    return stream.finish()
+            total = activations.shape[0] if _is_array(activations, ndim=2) else None
+            with tqdm(total=total, unit=" samples", unit_scale=True) as bar:
+                for rows in parts:
+                    bar.update(rows)
+        else:
+            deque(parts, maxlen=0)
+        return stream.finish()
+
+
+def _size(activations: Any) -> int:
+    """Return the number of values, the stored ones of a sparse matrix, where it is known; else 0."""
+    if not _is_array(activations):
+        return 0
+    return int(activations.nnz) if _is_sparse(activations) else math.prod(activations.shape)
 
 
 @dataclass(frozen=True)
@@ -98,48 +120,160 @@ class _Summary:
         return int(self.sums[0, 0])
 
 
-def _summarise(values: FloatArray, stored: npt.NDArray[np.intp], zeros: npt.NDArray[np.intp]) -> _Summary:
-    """Sum up columns: column i has ``stored[i]`` consecutive entries of ``values`` and ``zeros[i]`` zeros."""
-    ends = np.cumsum(stored)
-    cuts = np.flatnonzero(np.diff(ends // _BLOCK)) + 1
-    panels = [
-        _summarise_panel(values[ends[i] - stored[i] : ends[j - 1]], stored[i:j], zeros[i:j])
-        for i, j in pairwise([0, *cuts, stored.size])
-    ]
-    columns = [[getattr(panel, field.name) for panel in panels] for field in fields(_Summary)]
-    return _Summary(*(np.concatenate(arrays, axis=-1) for arrays in columns))
+class _Dense:
+    """Samples in rows, of float32 or float64."""
 
+    def __init__(self, rows: FloatArray) -> None:
+        self._rows = rows
 
-def _summarise_panel(values: FloatArray, stored: npt.NDArray[np.intp], zeros: npt.NDArray[np.intp]) -> _Summary:
-    filled = np.flatnonzero(stored)
-    starts = (np.cumsum(stored) - stored)[filled]
-
-    def fold(ufunc: np.ufunc, entries: npt.NDArray[Any], empty: float) -> FloatArray:
-        out = np.full(stored.size, empty)
-        if filled.size:
-            out[filled] = ufunc.reduceat(entries, starts, dtype=np.float64)  # pairwise, as np.sum
+    def extremes(self) -> FloatArray:
+        """Return minimum, maximum, sum and number of nonzeros of each column, shape (4, n)."""
+        out = np.empty((4, self._rows.shape[1]))
+        for panel, rows in self._panels():
+            out[:, panel] = rows.min(axis=0), rows.max(axis=0), _sum(rows), _sum(rows != 0.0)
         return out
 
-    def spread(per_column: FloatArray) -> FloatArray:
-        return np.repeat(per_column, stored)
+    def power_sums(self, centre: FloatArray, scale: FloatArray) -> FloatArray:
+        """Return Σ ((x − centre) · scale)^p of each column, p = 1 … 8, shape (8, n)."""
+        out = np.empty((_ORDER, self._rows.shape[1]))
+        for panel, rows in self._panels():
+            distance = rows - centre[panel]
+            distance *= scale[panel]
+            power = distance.copy()
+            for p in range(_ORDER):
+                out[p, panel] = _sum(power)
+                power *= distance
+        return out
 
+    def _panels(self) -> Iterator[tuple[slice, FloatArray]]:
+        """Yield some columns at a time, in float64: what is computed of them stays in the cache."""
+        rows, columns = self._rows.shape
+        step = max(1, _PANEL // rows)
+        for start in range(0, columns, step):
+            panel = slice(start, start + step)
+            yield panel, self._rows[:, panel].astype(np.float64, copy=False)
+
+
+class _Sparse:
+    """The entries of a sparse matrix that are not zero, none of them stored twice."""
+
+    def __init__(self, matrix: Any) -> None:
+        matrix = matrix.tocsc()
+        matrix.eliminate_zeros()
+        self._values, self._stored = matrix.data.astype(np.float64, copy=False), np.diff(matrix.indptr)
+        self._filled = np.flatnonzero(self._stored)
+        self._starts = matrix.indptr[:-1][self._filled]
+
+    def extremes(self) -> FloatArray:
+        """Return minimum, maximum, sum and number of each column's, shape (4, n)."""
+        folds = ((np.minimum, np.inf), (np.maximum, -np.inf), (np.add, 0.0))
+        return np.array([*(self._fold(ufunc, self._values, empty) for ufunc, empty in folds), self._stored])
+
+    def power_sums(self, centre: FloatArray, scale: FloatArray) -> FloatArray:
+        """Return Σ ((x − centre) · scale)^p of each column, p = 1 … 8, shape (8, n)."""
+        out = np.empty((_ORDER, self._stored.size))
+        distance = (self._values - np.repeat(centre, self._stored)) * np.repeat(scale, self._stored)
+        power = distance.copy()
+        for p in range(_ORDER):
+            out[p] = self._fold(np.add, power, 0.0)
+            power *= distance
+        return out
+
+    def _fold(self, ufunc: np.ufunc, entries: npt.NDArray[Any], empty: float) -> FloatArray:
+        out = np.full(self._stored.size, empty)
+        if self._filled.size:
+            out[self._filled] = ufunc.reduceat(entries, self._starts, dtype=np.float64)  # pairwise, as np.sum
+        return out
+
+
+def _sum(rows: npt.NDArray[Any], halvings: int = 2) -> FloatArray:
+    """Add up rows, halves first: then the sums that are left to be added one by one have few terms."""
+    for _ in range(halvings):
+        if len(rows) % 2:
+            break
+        half = len(rows) // 2
+        rows = np.add(rows[:half], rows[half:], dtype=np.float64)
+    out: FloatArray = np.add.reduce(rows, axis=0, dtype=np.float64)
+    return out
+
+
+def _summarise(part: _Dense | _Sparse, rows: int, lanes: int, *, zeros_left_out: bool) -> _Summary | None:
+    """Sum up so many ``rows``; None where an entry is bad.
+
+    Each column may come in several ``lanes``, the columns i, i + n, i + 2n, … of ``part``.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high, total, nonzero = part.extremes().reshape(4, lanes, -1)
+    low, high, total, nonzero = low.min(axis=0), high.max(axis=0), _sum(total, _ALL), _sum(nonzero, _ALL)
+    zeros = rows - nonzero if zeros_left_out else np.zeros(nonzero.size)
     beside = np.where(zeros > 0, 0.0, np.nan)  # fmin and fmax pass over NaN
-    low = np.fmin(fold(np.minimum, values, np.inf), beside)
-    high = np.fmax(fold(np.maximum, values, -np.inf), beside)
-    rows = (stored + zeros).astype(np.float64)
-    centre = np.clip(fold(np.add, values * spread(1.0 / rows), 0.0), low, high)
+    low, high = np.fmin(low, beside), np.fmax(high, beside)
+    if not (np.isfinite(total).all() and low.min() >= -LARGEST_ENTRY and high.max() <= LARGEST_ENTRY):
+        return None
+    centre = np.clip(total / rows, low, high)
     unit = _exponent(np.maximum(high - centre, centre - low))
     scale = np.ldexp(1.0, -unit)
-    distance = (values - spread(centre)) * spread(scale)
-    distance_of_zero = -np.where(zeros > 0, centre, 0.0) * scale
-    sums = np.empty((_ORDER + 1, stored.size))
+    sums = np.empty((_ORDER + 1, centre.size))
     sums[0] = rows
-    power, power_of_zero = distance.copy(), distance_of_zero.copy()
-    for p in range(1, _ORDER + 1):
-        sums[p] = fold(np.add, power, 0.0) + zeros * power_of_zero
-        power *= distance
-        power_of_zero *= distance_of_zero
-    return _Summary(sums, centre, unit, low, high, fold(np.add, values != 0, 0.0))
+    found = part.power_sums(np.tile(centre, lanes), np.tile(scale, lanes)).reshape(_ORDER, lanes, -1)
+    sums[1:] = _sum(found.swapaxes(0, 1), _ALL)
+    if zeros_left_out:
+        distance = -np.where(zeros > 0, centre, 0.0) * scale
+        sums[1:] += zeros * np.cumprod(np.broadcast_to(distance, (_ORDER, distance.size)), axis=0)
+    return _Summary(sums, centre, unit, low, high, nonzero)
+
+
+def _summarise_rows(rows: FloatArray, compiled: Any = None) -> _Summary | None:
+    """Sum up dense samples; where they are many, in several lanes each, so that narrow data become wide."""
+    count, columns = rows.shape
+    lanes = 1 << max(0, (count // _STEPS).bit_length() - 1)
+    steps = count // lanes
+    whole = steps * lanes
+    wide = np.ascontiguousarray(rows[:whole]).reshape(steps, lanes * columns)
+    same = steps % 4 == 0 and wide.shape[1] >= _SIMPLE  # order of the sums
+    summary = _summarised("Dense", wide, compiled if same else None, whole, lanes)
+    if whole == count or summary is None:
+        return summary
+    rest = _summarise_rows(rows[whole:], compiled)
+    return rest and _merge(summary, rest)
+
+
+def _summarise_sparse(matrix: Any, compiled: Any = None) -> _Summary | None:
+    """Sum up the samples in a sparse matrix by rows."""
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return _summarised("Sparse", matrix, compiled, matrix.shape[0])
+
+
+def _summarised(kind: str, data: Any, compiled: Any, rows: int, lanes: int = 1) -> _Summary | None:
+    """Sum up samples by what is ``compiled``, if that works."""
+    is_sparse = kind == "Sparse"
+    if compiled and compiled.works:
+        try:
+            return _summarise(getattr(compiled, kind)(data), rows, lanes, zeros_left_out=is_sparse)
+        except MemoryError:
+            raise
+        except Exception as reason:
+            compiled.works = False
+            logger.debug("no compiled moments from here on: %r", reason)
+    return _summarise(_Sparse(data) if is_sparse else _Dense(data), rows, lanes, zeros_left_out=is_sparse)
+
+
+def _compiled(values: int) -> Any:
+    """Return the module of compiled sums where it is loaded or saves more time than loading takes."""
+    loaded = "capsolve._moment_sums" in sys.modules
+    return _compiled_sums() if loaded or values >= COMPILED_VALUES else None
+
+
+@functools.cache
+def _compiled_sums() -> Any:
+    try:
+        from capsolve import _moment_sums  # noqa: PLC0415  (imports Numba, for half a second)
+    except Exception as reason:
+        logger.debug("no compiled moments: %r", reason)
+        return None
+    return _moment_sums
 
 
 def _merge(a: _Summary, b: _Summary) -> _Summary:
@@ -156,6 +290,8 @@ def _merge(a: _Summary, b: _Summary) -> _Summary:
 
 def _rescaled(sums: FloatArray, exponent: npt.NDArray[np.int32]) -> FloatArray:
     """Return Σ (2^exponent · y)^p for exponent ≤ 0, where ``sums`` holds Σ y^p."""
+    if not exponent.any():
+        return sums
     out = sums.copy()
     factor = np.ldexp(1.0, exponent)
     power = factor.copy()
@@ -190,14 +326,27 @@ class _Stream:
     """Takes chunks of samples, cuts them into blocks of a size of its own, and keeps the blocks' summaries.
 
     Dense chunks share their blocks, so that the way in which samples were cut into chunks changes nothing at
-    all.
+    all. Blocks are summed up by threads and merged in order.
     """
 
-    def __init__(self) -> None:
-        self.rows = 0  # taken in so far
+    def __init__(self, expected: int) -> None:
+        self.expected = expected  # values, as far as is known
+        self.values = 0  # taken in so far
+        self.rows = 0  # of blocks so far
         self.summaries: list[_Summary] = []  # each at most half as large as the one before
-        self.block = np.empty((0, 0))  # (n, rows): the samples of a column lie side by side
-        self.filled = 0  # how many rows of the block
+        self.shape = (0, 0)  # of a block
+        self.block: FloatArray | None = None  # samples that do not fill one
+        self.filled = 0  # how many rows of it
+        self.spare: list[FloatArray] = []  # blocks that may be written to again
+        self.pool = ThreadPoolExecutor(_THREADS, "capsolve-moments")  # which starts no thread before the first block
+        self.work: deque[tuple[Future[_Summary | None], int, Any, bool]] = deque()  # what threads sum up
+        self.borrowed = False  # whether some of it is a view of a chunk
+
+    def __enter__(self) -> _Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
 
     def add(self, chunk: Any) -> Iterator[int]:
         """Take in a chunk, yielding the number of rows of each part."""
@@ -209,16 +358,19 @@ class _Stream:
             return
         chunk = cut_by_rows(chunk)
         shape = _shape(chunk)
-        if not self.block.size:
+        if not self.shape[1]:
             if shape[1] == 0:
                 raise ValueError("activations must have at least one column, got none")
-            self.block = np.empty((shape[1], max(_BLOCK // shape[1], _LEAST_ROWS)))
-        if shape[1] != len(self.block):
+            # a power of two, to be halved
+            self.shape = max(1 << (max(1, _BLOCK // shape[1]).bit_length() - 1), _LEAST_ROWS), shape[1]
+        if shape[1] != self.shape[1]:
             raise ValueError(
-                f"activations must have the same columns in every chunk: {len(self.block)} at first, "
+                f"activations must have the same columns in every chunk: {self.shape[1]} at first, "
                 f"{shape[1]} in the chunk that starts at row {self.rows + self.filled}"
             )
         yield from self._add_sparse(chunk) if _is_sparse(chunk) else self._add_dense(chunk, shape[0])
+        if self.borrowed:  # the caller may write to the chunk again
+            self._wait()
 
     def finish(self) -> Moments:
         self._flush()
@@ -229,48 +381,81 @@ class _Stream:
         return _moments(self.summaries[0])
 
     def _add_dense(self, chunk: Any, rows: int) -> Iterator[int]:
+        size = self.shape[0]
         start = 0
         while start < rows:
-            stop = min(rows, start + self.block.shape[1] - self.filled)
+            stop = min(rows, start + size - self.filled)
             part = _real(to_numpy(chunk[start:stop], "activations"))
-            self.block[:, self.filled : self.filled + stop - start] = part.T
-            self.filled += stop - start
-            if self.filled == self.block.shape[1]:
-                self._flush()
+            if stop - start == size and part.dtype in (np.float32, np.float64) and part.flags.c_contiguous:
+                self._submit(_summarise_rows, part, own=False)
+            else:
+                if self.block is None:
+                    self.block = self.spare.pop() if self.spare else np.empty(self.shape)
+                self.block[self.filled : self.filled + stop - start] = part
+                self.filled += stop - start
+                if self.filled == size:
+                    self._submit(_summarise_rows, self.block, own=True)
+                    self.block, self.filled = None, 0
             yield stop - start
             start = stop
 
-    def _flush(self) -> None:
-        """Sum up what the block holds."""
-        if not self.filled:
-            return
-        block = self.block[:, : self.filled]
-        if not _bounded(block):
-            row, column = np.argwhere(~(np.abs(block.T) <= LARGEST_ENTRY)).tolist()[0]
-            raise _bad_entry(block[column, row], self.rows + row, column)
-        counts = np.full(len(block), self.filled)
-        self._push(_summarise(block.ravel(), counts, np.zeros_like(counts)))
-        self.filled = 0
-
     def _add_sparse(self, chunk: Any) -> Iterator[int]:
+        from scipy import sparse  # noqa: PLC0415  (whoever has such a matrix has loaded it)
+
         self._flush()
         matrix = _real(chunk).tocsr()
         rows = matrix.shape[0]
-        step = max(1, rows * self.block.size // max(matrix.nnz, 1))
+        step = max(1, rows * math.prod(self.shape) // max(matrix.nnz, 1))
         for start in range(0, rows, step):
-            part = matrix[start : start + step].tocsc()
-            part.sum_duplicates()
-            values = part.data.astype(np.float64)
-            if not _bounded(values):
-                bad = int(np.flatnonzero(~(np.abs(values) <= LARGEST_ENTRY))[0])
-                column = int(np.searchsorted(part.indptr, bad, side="right")) - 1
-                raise _bad_entry(values[bad], self.rows + int(part.indices[bad]), column)
-            stored = np.diff(part.indptr)
-            self._push(_summarise(values, stored, part.shape[0] - stored))
-            yield part.shape[0]
+            stop = min(rows, start + step)
+            ends = matrix.indptr[start : stop + 1]
+            entries = slice(ends[0], ends[-1])
+            part = sparse.csr_array(  # without a copy
+                (matrix.data[entries], matrix.indices[entries], ends - ends[0]), shape=(stop - start, matrix.shape[1])
+            )
+            self._submit(_summarise_sparse, part, own=False)
+            yield stop - start
 
-    def _push(self, summary: _Summary) -> None:
-        self.rows += summary.samples
+    def _flush(self) -> None:
+        """Sum up all that was taken in."""
+        self._wait()
+        if self.block is not None and self.filled:
+            block, self.filled = self.block[: self.filled], 0
+            compiled = _compiled(max(self.expected, self.values))
+            self._push(_summarise_rows(block, compiled), block, self.rows)
+            self.rows += len(block)
+
+    def _submit(self, summarise: Callable[[Any, Any], _Summary | None], part: Any, *, own: bool) -> None:
+        """Let a thread sum up a block, where there are more than one; ``own`` says that nobody else writes to it."""
+        self.values += part.size
+        self.borrowed = self.borrowed or not own
+        compiled = _compiled(max(self.expected, self.values))
+        job: Future[_Summary | None] = Future()
+        if 0 < self.expected <= _BLOCK:
+            job.set_result(summarise(part, compiled))
+        else:
+            job = self.pool.submit(summarise, part, compiled)
+        self.work.append((job, self.rows, part, own))
+        self.rows += part.shape[0]
+        if len(self.work) > _THREADS:
+            self._take()
+
+    def _take(self) -> None:
+        """Wait for the first of the blocks at work."""
+        job, row, part, own = self.work.popleft()
+        self._push(job.result(), part, row)
+        if own and not _is_sparse(part):
+            self.spare.append(part)
+
+    def _wait(self) -> None:
+        while self.work:
+            self._take()
+        self.borrowed = False
+
+    def _push(self, summary: _Summary | None, part: Any, row: int) -> None:
+        """Keep the summary of samples that begin at a row."""
+        if summary is None:
+            raise _bad_entry(part, row)
         self.summaries.append(summary)
         while len(self.summaries) > 1 and 2 * self.summaries[-1].samples > self.summaries[-2].samples:
             self._merge_last()
@@ -364,11 +549,12 @@ def _real(part: Any) -> Any:
     return part
 
 
-def _bounded(values: FloatArray) -> bool:
-    """Whether all are within ±LARGEST_ENTRY, which NaN is not."""
-    return not values.size or bool(values.min() >= -LARGEST_ENTRY and values.max() <= LARGEST_ENTRY)
+def _bad_entry(part: Any, start: int) -> ValueError:
+    """Return what is wrong with samples, the first of which is in row ``start``."""
+    from scipy import sparse  # noqa: PLC0415  (longer to import than anything here to do)
 
-
-def _bad_entry(value: float, row: int, column: int) -> ValueError:
+    entries = sparse.coo_array(part)
+    bad = int(np.flatnonzero(~(np.abs(entries.data.astype(np.float64)) <= LARGEST_ENTRY))[0])
+    value, row, column = float(entries.data[bad]), start + int(entries.row[bad]), int(entries.col[bad])
     allowed = "finite" if not np.isfinite(value) else f"within ±{LARGEST_ENTRY:.3g}"
     return ValueError(f"activations must be {allowed}, got {value!s} at row {row}, column {column}")

@@ -99,11 +99,13 @@ class Profile(ReadOnlyArrays):
         activations : array, sparse matrix, or iterable of them; data frame; path or list of paths
             Anything that is cut by rows, shape (samples, n): NumPy arrays of any real dtype, memory-mapped ones
             included, datasets of h5py and the like, SciPy's sparse arrays and matrices, tensors of PyTorch (sparse
-            ones, 16-bit ones, on any device, with gradients), nested lists. It is read in
-            blocks of 2¹⁸ values (at least 32 rows), so a file larger than the memory will do: 20 MB and 200
-            numbers per feature are at work. Sparse ones take time in proportion to their stored entries. Arrays of
-            shape (batch, position, n) hold batch × position samples. Files are read as `capsolve.read_activations`
-            does, and what that returns will do too; it has options for files that can be read in several ways.
+            ones, 16-bit ones, on any device, with gradients), nested lists. It is read in blocks of 2²⁰ values (at
+            least 64 rows) by up to four threads, so a file larger than the memory will do: 50 MB and 500 numbers per
+            feature are at work, and next to nothing where float32 or float64 lie in memory or in a mapped file. From
+            2²⁵ values on the sums are compiled by Numba, if that is there. Sparse ones take time in proportion to
+            their stored entries. Arrays of shape (batch, position, n) hold batch × position samples. Files are read
+            as `capsolve.read_activations` does, and what that returns will do too; it has options for files that
+            can be read in several ways.
         importance : array_like, shape (n,), optional
             Used as it is. By default the variance of each feature.
         names : iterable of str, optional

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 import tracemalloc
 from fractions import Fraction
 from math import lcm, sqrt
@@ -49,6 +52,22 @@ def small_blocks(block, rows):
     return mock.patch.multiple(moments, _BLOCK=block, _LEAST_ROWS=rows)
 
 
+def compiled_sums():
+    pytest.importorskip("numba")
+    from capsolve import _moment_sums
+
+    return _moment_sums
+
+
+ROUTES = {"NumPy": lambda: None, "Numba": compiled_sums}
+
+
+def by(route):
+    """Let one route sum up the blocks, whatever their size."""
+    sums = ROUTES[route]()
+    return mock.patch.object(moments, "_compiled", return_value=sums)
+
+
 def samples(elements):
     return hnp.arrays(np.float64, st.tuples(st.integers(30, 40), st.integers(1, 2)), elements=elements)
 
@@ -62,9 +81,10 @@ tame_float = st.floats(-1e6, 1e6) | st.integers(-3, 3).map(float)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("route", ROUTES)
 @given(samples(any_float | tame_float), st.integers(1, 40))
-def test_any_data_in_any_blocks_against_exact_arithmetic(x, rows):
-    with small_blocks(1, rows):
+def test_any_data_in_any_blocks_against_exact_arithmetic(route, x, rows):
+    with small_blocks(1, rows), by(route):
         got = measure(x)
     for i, column in enumerate(x.T):
         assert got.constant[i] == (len(set(column.tolist())) == 1)
@@ -118,13 +138,14 @@ def test_shifting_integers(x, shift):
     np.testing.assert_allclose(b.variance, a.variance, rtol=2 * TOLERANCE)
 
 
+@pytest.mark.parametrize("route", ROUTES)
 @given(samples(st.integers(-2, 2).map(float) | tame_float), st.sampled_from(["csr", "csc", "coo"]), st.data())
-def test_sparse_as_dense(x, layout, data):
+def test_sparse_as_dense(route, x, layout, data):
     x[:, -1] *= data.draw(st.booleans())  # a column without a stored entry
     cut = data.draw(st.integers(0, len(x)))
     dense = measure(x)
     matrix = sparse.coo_array(x).asformat(layout)
-    with small_blocks(data.draw(st.sampled_from([1, 10, 2**18])), 1):
+    with small_blocks(data.draw(st.sampled_from([1, 10, 2**18])), 1), by(route):
         whole = measure(matrix)
         mixed = measure([x[:cut], sparse.csr_matrix(x[cut:])])
     for got in (whole, mixed):
@@ -145,11 +166,13 @@ def test_sparse_entries_stored_twice_or_as_zero():
     assert same(measure(unsummed), measure(sparse.csr_array(x)))
 
 
+@pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("offset", [1e5, -1e8, 1e12])
-def test_large_offset_where_the_textbook_formula_fails(offset):
+def test_large_offset_where_the_textbook_formula_fails(route, offset):
     z = np.random.default_rng(1).integers(-50, 50, size=(2000, 2)).astype(float)
     wanted = np.array([float(exact(column)[2]) for column in z.T])
-    np.testing.assert_allclose(measure(z + offset).kurtosis, wanted, rtol=TOLERANCE)
+    with small_blocks(2**11, 8), by(route):
+        np.testing.assert_allclose(measure(z + offset).kurtosis, wanted, rtol=TOLERANCE)
     np.testing.assert_allclose(naive_kurtosis(z), wanted, rtol=1e-12)  # without an offset it is right
     with np.errstate(all="ignore"):
         assert not np.allclose(naive_kurtosis(z + offset), wanted, rtol=1e-3)
@@ -197,6 +220,133 @@ def test_forms_of_input():
             return x[rows]
 
     assert same(measure(Dataset()), wanted)
+
+
+# ------------------------------------------------------------------ threads and compiled code
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("rows", "columns"), [(300, 1500), (2000, 70), (40_000, 3), (70_000, 1)])
+def test_compiled_sums_are_those_of_numpy_to_the_last_bit(dtype, rows, columns):
+    rng = np.random.default_rng(10)
+    x = (rng.standard_normal((rows, columns)) ** 3 + rng.standard_normal(columns)).astype(dtype)
+    x[rng.random(x.shape) < 0.3] = 0.0
+    module = compiled_sums()
+    with mock.patch.multiple(moments, _BLOCK=2**14, _LEAST_ROWS=8):
+        with by("NumPy"):
+            wanted = measure(x)
+        with by("Numba"), mock.patch.object(module, "Dense", wraps=module.Dense) as dense:
+            assert same(measure(x), wanted)
+            assert dense.call_count >= 2
+            assert same(measure(np.array_split(x, 7)), wanted)
+        with by("Numba"), mock.patch.object(moments, "_THREADS", 1):
+            assert same(measure(x), wanted)
+    assert module.works
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_long_sparse_columns_against_exact_arithmetic(route):
+    rng = np.random.default_rng(11)
+    x = rng.gamma(1.0, size=(20_000, 2)) * (rng.random((20_000, 2)) < [0.9, 0.1]) + [0.0, 0.5]
+    with by(route):
+        got = measure(sparse.csr_array(x))
+    for i, column in enumerate(x.T):
+        mean, variance, kurtosis, error, _ = exact(column)
+        assert got.mean[i] == pytest.approx(float(mean), rel=1e-14)
+        assert got.variance[i] == pytest.approx(float(variance), rel=1e-14)
+        assert got.kurtosis[i] == pytest.approx(float(kurtosis), rel=TOLERANCE)
+        assert got.kurtosis_error[i] ** 2 == pytest.approx(float(error), rel=TOLERANCE)
+
+
+def test_many_narrow_samples_far_from_zero_against_exact_arithmetic():
+    """All their distances from the mean are positive or a large negative one: errors of a long sum would add up."""
+    z = np.random.default_rng(12).integers(0, 3, size=(300_000, 1)).astype(float)
+    z[::1000] = -50.0
+    mean, variance, kurtosis, *_ = exact(z[:, 0])
+    got = measure(z + 1e8)
+    assert got.mean[0] - 1e8 == pytest.approx(float(mean), abs=2e-8)
+    assert got.variance[0] == pytest.approx(float(variance), rel=1e-14)
+    assert got.kurtosis[0] == pytest.approx(float(kurtosis), rel=1e-14)
+
+
+def test_a_chunk_may_be_written_to_when_the_next_one_is_asked_for():
+    x = np.random.default_rng(13).standard_normal((64, 500, 20))
+
+    def refilled():
+        chunk = np.empty(x.shape[1:])
+        for part in x:
+            chunk[:] = part
+            yield chunk
+
+    with small_blocks(2**12, 8):
+        assert same(measure(refilled()), measure(x.reshape(-1, 20)))
+
+
+def test_a_sparse_matrix_is_left_as_it_is():
+    matrix = sparse.csr_array(([2.0, 3.0], [1, 1], [0] * 4 + [2] * 37), shape=(40, 2))
+    measure(matrix)
+    assert matrix.nnz == 2
+
+
+def test_where_compiled_code_fails_numpy_answers(caplog):
+    class Broken:
+        works = True
+
+        def Dense(self, rows):
+            raise RuntimeError("no such instruction")
+
+    broken, x = Broken(), np.random.default_rng(14).standard_normal((10_000, 20))
+    with small_blocks(2**12, 8), caplog.at_level("DEBUG", "capsolve"):
+        wanted = measure(x)
+        with mock.patch.object(moments, "_compiled", return_value=broken):
+            assert same(measure(x), wanted)
+    assert not broken.works
+    assert "no such instruction" in caplog.text
+
+
+def in_a_process(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_compiled_code_is_loaded_for_large_arrays_only():
+    pytest.importorskip("numba")
+    code = """
+import sys, numpy as np
+from capsolve import moments
+moments.measure(np.ones((100_000, 10)))
+print("numba" in sys.modules)
+moments.COMPILED_VALUES = 10**6
+moments.measure(np.ones((100, 10)) for _ in range(900))
+print("numba" in sys.modules)
+moments.measure(np.ones((100_000, 10)))
+print("numba" in sys.modules)
+"""
+    assert in_a_process(code) == ["False", "False", "True"]
+
+
+def test_without_numba_large_arrays_are_numpys():
+    code = """
+import sys, numpy as np
+sys.modules["numba"] = None
+from capsolve import moments
+moments.COMPILED_VALUES = 0
+print(moments.measure(np.arange(600_000.0).reshape(-1, 2)).samples, moments._compiled(1))
+"""
+    assert in_a_process(code) == ["300000", "None"]
+
+
+def test_no_thread_is_left_behind():
+    def interrupted():
+        yield np.ones((2**16, 20))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(interrupted())
+    with pytest.raises(ValueError, match="got nan at row 65535, column 19"):
+        measure(np.where(np.arange(20 * 2**16).reshape(-1, 20) == 20 * 2**16 - 1, np.nan, 1.0))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("capsolve-moments")]
 
 
 # ------------------------------------------------------------------ the standard error

@@ -1,10 +1,11 @@
 """The finest partition of an embedding's features into mutually orthogonal blocks, and what each block looks like.
 
 Two features are linked when neither is negligible and they are not orthogonal; blocks are the connected components of
-that graph. The n × n graph is never formed. Choose pivots, at most D rows that span all others. Rows linked to a pivot
-join its component, and pivots that share a row join each other. Two components of this smaller graph span orthogonal
-subspaces, because the span of each is that of its pivots and the pivots of one are orthogonal to those of the other; so
-no link between them has been missed.
+that graph. The n × n graph is never formed. In most embeddings the links of a handful of rows prove that there is but
+one component. Otherwise choose pivots, at most D rows that span all others. Rows linked to a pivot join its component,
+and pivots that share a row join each other. Two components of this smaller graph span orthogonal subspaces, because the
+span of each is that of its pivots and the pivots of one are orthogonal to those of the other; so no link between them
+has been missed.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import linalg, sparse
 
 from capsolve._arrays import to_numpy
 from capsolve._checks import FloatArray, IndexArray, scalar
-from capsolve.geometry.capacities import capacities
-from capsolve.geometry.second_moment import floating, require_finite
+from capsolve._threads import one_blas_thread
+from capsolve.geometry.second_moment import SecondMoment, floating, require_finite
 
-_ROWS = 512  # rows handled at a time
+_ENTRIES = 2**22  # numbers of W handled at a time
+_FACTORED = 256  # rows of them whose span is found at a time
+_SOME = 16  # rows whose links are looked at first
+_FINE = 64 * float(np.finfo(np.float32).eps)  # tolerances below this need float64 throughout
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +97,8 @@ def blocks(W: Any, *, tolerance: float = 1e-5) -> tuple[Block, ...]:
     at most 0.1), and stay whole while their links exceed t by as much. Where rows are nearly parallel, and one leaves
     the span of the others by a length r, noise counts as one more dimension once ε · max |w|² / r exceeds t.
 
-    O(nD²) time in matrix products, O(D²) memory beside W.
+    O(nD²) time in matrix products, O(D²) memory beside W. Where W is float32 and one block takes everything, its scale
+    and residual have the accuracy of float32, if the tolerance is no finer.
 
     Examples
     --------
@@ -110,41 +116,103 @@ def blocks(W: Any, *, tolerance: float = 1e-5) -> tuple[Block, ...]:
     tolerance = scalar("tolerance", tolerance, low=0.0, high=1.0)
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be in (0, 1), got {tolerance!r}")
+    if tolerance < _FINE:
+        W = W.astype(np.float64, copy=False)
+    moment = SecondMoment()
+    moment.add(W)
+    capacity = np.asarray(moment.capacities(W), dtype=np.float64)
+    return find_blocks(W, tolerance, capacity, moment.spectrum())
+
+
+def find_blocks(W: Any, tolerance: float, capacity: FloatArray, spectrum: FloatArray) -> tuple[Block, ...]:
+    """Return the blocks of a NumPy array, as `blocks` does, given its capacities and the eigenvalues of WᵀW.
+
+    Those are the largest first, with errors of a few roundoffs of W's type times the largest.
+    """
     peak = np.maximum(W.max(axis=0), -W.min(axis=0))
     require_finite("W", np, peak)
     unit = float(peak.max())
     if unit == 0:
         return ()
-    length = np.concatenate([np.linalg.norm(rows, axis=1) for rows in _batches(W, np.arange(len(W)), unit)])
+    length = np.concatenate([np.sqrt(np.vecdot(rows, rows)) for rows in _batches(W, np.arange(len(W)), unit)])
     cut = tolerance * float(length.max())
     active = np.flatnonzero(length > cut)
     active = active[np.argsort(-length[active], kind="stable")]
+
+    def block(features: IndexArray, eigenvalues: FloatArray) -> Block:
+        return _describe(W, np.sort(features), eigenvalues, unit, cut, capacity[np.sort(features)])
+
+    one = _one_component(W, active, unit, length, cut)
+    if one:
+        known = 1e-140 < unit < 1e140  # else squares are lost
+        eigenvalues = spectrum[::-1] / unit / unit if known else _spectrum(W, active, unit)
+        # Were all rows within `cut` of a space of fewer dimensions, the least one would not be above this.
+        rounding = eigenvalues.size * float(np.finfo(W.dtype).eps) * eigenvalues[-1]
+        if eigenvalues[0] > active.size * cut**2 + rounding:
+            return (block(active, eigenvalues),)
     pivots = _pivots(W, active, unit, cut)
+    if one:
+        return (block(active, _spectrum(W, active, unit, pivots)),)
     member, group = _components(W, active, pivots, unit, length, cut)
-    capacity = np.asarray(capacities(W), dtype=float)
-    found = []
-    for label in range(group.max() + 1):
-        features = np.sort(active[member == label])
-        found.append(_describe(W, features, pivots[group == label], unit, cut, capacity[features]))
+    sets = ((active[member == label], pivots[group == label]) for label in range(group.max() + 1))
+    found = [block(features, _spectrum(W, features, unit, own)) for features, own in sets]
     return tuple(sorted(found, key=lambda block: int(block.features[0])))
+
+
+def _one_component(W: Any, active: IndexArray, unit: float, length: FloatArray, cut: float) -> bool:
+    """Return whether links with some of the rows, long and short ones, join all; False may mean that others would."""
+    some = np.unique(active[np.linspace(0, active.size - 1, _SOME).astype(np.intp)])
+    group = np.arange(some.size)
+    for _, linked in _links(W, active, some, unit, length, cut):
+        if not linked.any(axis=1).all():
+            return False
+        group = _joined(group, linked)
+    return bool(group.max() == 0)
+
+
+def _links(
+    W: Any, active: IndexArray, chosen: IndexArray, unit: float, length: FloatArray, cut: float
+) -> Iterator[tuple[FloatArray, npt.NDArray[np.bool_]]]:
+    """Yield |w_i · w_j| / |w_j| of some rows i at a time and the chosen rows j, and whether they are linked."""
+    P = W[chosen].astype(float) / unit / length[chosen, None]
+    for index, rows in zip(_chunks(W, active), _batches(W, active, unit), strict=True):
+        along = np.abs(rows @ P.T)
+        yield along, along > cut * np.maximum(1.0, length[index, None] / length[chosen])
+
+
+def _joined(group: IndexArray, linked: npt.NDArray[np.bool_]) -> IndexArray:
+    """Return the groups of columns when those that share a row are joined."""
+    order = np.argsort(group, kind="stable")
+    first = np.flatnonzero(np.diff(group[order], prepend=-1))
+    touched = sparse.csr_array(np.logical_or.reduceat(linked[:, order], first, axis=1))
+    graph = sparse.block_array([[None, touched], [touched.T, None]])
+    joined = sparse.csgraph.connected_components(graph, directed=False)[1][len(linked) :]
+    together: IndexArray = np.unique(joined, return_inverse=True)[1][group]
+    return together
 
 
 def _pivots(W: Any, active: IndexArray, unit: float, cut: float) -> IndexArray:
     """Return rows, long ones first, such that every active row is within ``cut`` of their span."""
-    basis = np.zeros((W.shape[1], 0))
+    D = W.shape[1]
+    basis = np.zeros((D, 0))
     pivots: list[IndexArray] = []
-    for index, rows in zip(_chunks(active), _batches(W, active, unit), strict=True):
+    for index, rows in zip(_chunks(W, active, _FACTORED), _batches(W, active, unit, _FACTORED), strict=True):
         rest = rows - (rows @ basis) @ basis.T
         new = np.flatnonzero(np.linalg.norm(rest, axis=1) > cut)
         if not new.size:
             continue
         rest = rest[new]
         rest -= (rest @ basis) @ basis.T  # once more: what is short has lost digits
-        Q, R, order = linalg.qr(rest.T, mode="economic", pivoting=True)
+        # Where each row leaves the span of those before it, as in most cases, there is no need to reorder them.
+        order = np.arange(min(new.size, D - basis.shape[1]))
+        Q, R = np.linalg.qr(rest[order].T)
+        if not (np.abs(np.diag(R)) > cut).all():
+            with one_blas_thread():
+                Q, R, order = linalg.qr(rest.T, mode="economic", pivoting=True)
         rank = np.count_nonzero(np.abs(np.diag(R)) > cut)
         basis = np.hstack([basis, Q[:, :rank]])
         pivots.append(index[new[order[:rank]]])
-        if basis.shape[1] == W.shape[1]:
+        if basis.shape[1] == D:
             break
     return np.concatenate(pivots)
 
@@ -153,35 +221,37 @@ def _components(
     W: Any, active: IndexArray, pivots: IndexArray, unit: float, length: FloatArray, cut: float
 ) -> tuple[IndexArray, IndexArray]:
     """Return the component of every active row and of every pivot, under links of rows with pivots."""
-    P = W[pivots].astype(float) / unit / length[pivots, None]
     group = np.arange(pivots.size)
     nearest = np.zeros(active.size, dtype=np.intp)
     place = 0
-    for index, rows in zip(_chunks(active), _batches(W, active, unit), strict=True):
+    for along, linked in _links(W, active, pivots, unit, length, cut):
+        # A row joins the pivot that it leans on most, also in case no link is strong enough to join pivots.
+        nearest[place : place + len(along)] = np.argmax(along, axis=1)
+        place += len(along)
+        group = _joined(group, linked)
         if group.max() == 0:
             break
-        along = np.abs(rows @ P.T)
-        linked = along > cut * np.maximum(1.0, length[index, None] / length[pivots])
-        # A row joins the pivot that it leans on most, also in case no link is strong enough to join pivots.
-        nearest[place : place + index.size] = np.argmax(along, axis=1)
-        place += index.size
-        order = np.argsort(group, kind="stable")
-        first = np.flatnonzero(np.diff(group[order], prepend=-1))
-        touched = sparse.csr_array(np.logical_or.reduceat(linked[:, order], first, axis=1))
-        graph = sparse.block_array([[None, touched], [touched.T, None]])
-        joined = sparse.csgraph.connected_components(graph, directed=False)[1][index.size :]
-        group = np.unique(joined, return_inverse=True)[1][group]
     return group[nearest], group
 
 
-def _describe(W: Any, features: IndexArray, pivots: IndexArray, unit: float, cut: float, capacity: FloatArray) -> Block:
-    basis = linalg.qr((W[pivots].astype(float) / unit).T, mode="economic")[0]
-    rank = pivots.size
+def _spectrum(W: Any, features: IndexArray, unit: float, pivots: IndexArray | None = None) -> FloatArray:
+    """Return the eigenvalues of Σ w wᵀ over the features, smallest first, in the span of the pivots or everywhere."""
+    rank = D = W.shape[1]
+    if pivots is not None and pivots.size < D:
+        rank = pivots.size
+        basis = np.linalg.qr((W[pivots].astype(float) / unit).T)[0]
     moment = np.zeros((rank, rank))
     for rows in _batches(W, features, unit):
-        part = rows @ basis if rank < W.shape[1] else rows  # the same spectrum
+        part = rows @ basis if rank < D else rows
         moment += part.T @ part
-    spectrum = linalg.eigvalsh(moment)
+    spectrum: FloatArray = np.linalg.eigvalsh(moment)
+    return spectrum
+
+
+def _describe(
+    W: Any, features: IndexArray, spectrum: FloatArray, unit: float, cut: float, capacity: FloatArray
+) -> Block:
+    rank = spectrum.size
     scale = float(spectrum.mean())
     residual = float(np.abs(spectrum - scale).max()) / scale
     noise = cut * np.sqrt(features.size / scale)
@@ -194,14 +264,15 @@ def _describe(W: Any, features: IndexArray, pivots: IndexArray, unit: float, cut
     return Block(name, features, rank, scale * unit * unit, residual, capacity)
 
 
-def _chunks(index: IndexArray) -> Iterator[IndexArray]:
-    for start in range(0, index.size, _ROWS):
-        yield index[start : start + _ROWS]
+def _chunks(W: Any, index: IndexArray, most: int = _ENTRIES) -> Iterator[IndexArray]:
+    step = max(1, min(most, _ENTRIES // W.shape[1]))
+    for start in range(0, index.size, step):
+        yield index[start : start + step]
 
 
-def _batches(W: Any, index: IndexArray, unit: float) -> Iterator[FloatArray]:
-    """Yield the indexed rows in float64, in chunks, divided by ``unit``."""
-    for chunk in _chunks(index):
+def _batches(W: Any, index: IndexArray, unit: float, most: int = _ENTRIES) -> Iterator[FloatArray]:
+    """Yield the indexed rows in float64, in chunks of ``most`` rows at most, divided by ``unit``."""
+    for chunk in _chunks(W, index, most):
         yield W[chunk].astype(float) / unit
 
 

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import linalg
 from scipy.sparse.csgraph import connected_components
 
 from capsolve import blocks, capacities, construct_blocks, construct_embedding
+from capsolve.geometry import blocks as module
 from capsolve.geometry.blocks import _catalogue
 
 
@@ -106,6 +108,112 @@ def test_symmetries(seed):
         assert other.residual == pytest.approx(one.residual, abs=1e-11)
 
 
+def coupled(rng, n, D, size):
+    """Two halves of rows in spaces of their own, but for one row that reaches ``size`` into the other's."""
+    W = np.zeros((n, D))
+    W[: n // 2, : D // 2] = rng.standard_normal((n // 2, D // 2))
+    W[n // 2 :, D // 2 :] = rng.standard_normal((n - n // 2, D - D // 2))
+    W /= np.linalg.norm(W, axis=1, keepdims=True)
+    W[n // 3, D // 2 :] = size * W[-1, D // 2 :]
+    return W
+
+
+def tiny_blocks(rng, n, D):
+    """Blocks of one or two dimensions, far more rows than dimensions, of very different lengths."""
+    owner = rng.integers(D // 2, size=n)
+    W = np.zeros((n, D))
+    W[np.arange(n), 2 * owner] = rng.standard_normal(n)
+    W[np.arange(n), 2 * owner + 1] = rng.standard_normal(n) * (owner % 2)
+    return W * 10.0 ** rng.uniform(-3, 0, (n, 1))
+
+
+def chain(rng, n):
+    """Each row is linked to its neighbours alone."""
+    W = np.zeros((n, n + 1))
+    W[np.arange(n), np.arange(n)] = 1.0
+    W[np.arange(n), np.arange(n) + 1] = rng.choice([-1.0, 1.0], n)
+    return W
+
+
+EMBEDDINGS = {
+    "random": lambda rng: rng.standard_normal((90, 12)),
+    "of lower rank": lambda rng: rng.standard_normal((90, 5)) @ rng.standard_normal((5, 12)),
+    "fewer rows than dimensions": lambda rng: rng.standard_normal((7, 12)),
+    "orthogonal": lambda rng: np.diag(rng.uniform(0.1, 1.0, 30)),
+    "nearly orthogonal": lambda rng: np.eye(30) + 3e-4 * rng.standard_normal((30, 30)),
+    "orthogonal but for noise": lambda rng: np.eye(30) + 1e-6 * rng.standard_normal((30, 30)),
+    "coupled by a little": lambda rng: coupled(rng, 80, 10, 1e-3),
+    "coupled by too little": lambda rng: coupled(rng, 80, 10, 1e-6),
+    "tiny blocks": lambda rng: tiny_blocks(rng, 200, 20),
+    "a chain": lambda rng: chain(rng, 40),
+    "two chains": lambda rng: np.kron(np.eye(2), chain(rng, 20)),
+    "most in one, some in none": lambda rng: np.concatenate(
+        [np.c_[rng.standard_normal((80, 8)), np.zeros((80, 2))], np.c_[np.zeros((2, 8)), np.eye(2)], np.zeros((3, 10))]
+    ),
+    "the longest alone": lambda rng: linalg.block_diag([[9.0]], rng.standard_normal((60, 6))),
+    "short ones in one dimension": lambda rng: np.concatenate(
+        [np.eye(20), np.c_[np.full((1, 19), 3e-4), 0.0], 1e-3 * np.eye(20)]
+    ),
+    "blocks": lambda rng: structured(rng)[0],
+}
+
+
+@pytest.mark.parametrize("some", [1, 16])
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_the_partition_is_that_of_the_graph(name, some, monkeypatch):
+    monkeypatch.setattr(module, "_SOME", some)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        W = EMBEDDINGS[name](rng)
+        W = W[rng.permutation(len(W))] @ haar(rng, W.shape[1])
+        found = blocks(W, tolerance=1e-4)
+        assert groups(found) == by_the_graph(W, 1e-4)
+        cut = 1e-4 * np.linalg.norm(W, axis=1).max()
+        for block in found:
+            singular = np.linalg.svd(W[block.features], compute_uv=False)
+            assert block.dimension == np.count_nonzero(singular > cut)
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_links_of_some_rows_change_nothing_but_the_way(name, monkeypatch):
+    W = EMBEDDINGS[name](np.random.default_rng(0))
+    found = blocks(W, tolerance=1e-4)
+    monkeypatch.setattr(module, "_one_component", lambda *given: False)
+    for one, other in zip(found, blocks(W, tolerance=1e-4), strict=True):
+        assert (one.name, one.dimension, one.features.tolist()) == (
+            other.name,
+            other.dimension,
+            other.features.tolist(),
+        )
+        assert one.scale == pytest.approx(other.scale, rel=1e-12)
+        assert one.residual == pytest.approx(other.residual, rel=1e-12, abs=1e-13)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-100, 1e100, 1e200])
+def test_the_scale_of_one_block_where_squares_are_lost(scale):
+    W = np.random.default_rng(0).standard_normal((50, 6))
+    (found,), (moved,) = blocks(W), blocks(W * scale)
+    assert (moved.name, moved.dimension) == (found.name, found.dimension)
+    assert moved.residual == pytest.approx(found.residual, rel=1e-12)
+
+
+@pytest.mark.parametrize(("tolerance", "accuracy"), [(1e-5, 1e-6), (1e-8, 1e-14)])
+def test_one_block_in_float32(tolerance, accuracy):
+    rng = np.random.default_rng(0)
+    W = rng.standard_normal((500, 20), dtype=np.float32)
+    (found,), (exact,) = blocks(W, tolerance=tolerance), blocks(W.astype(float), tolerance=tolerance)
+    assert (found.name, found.dimension) == (exact.name, exact.dimension)
+    assert found.scale == pytest.approx(exact.scale, rel=accuracy)
+    assert found.residual == pytest.approx(exact.residual, rel=accuracy)
+
+
+def test_a_tight_frame_of_float32_is_one():
+    W = construct_embedding(np.full(500, 0.04), scale=1.0, rotate=True, rng=1).astype(np.float32)
+    (found,) = blocks(W)
+    assert (found.name, found.dimension) == ("large block", 20)
+    assert found.residual < 1e-6
+
+
 def test_many_blocks_of_one_scale():
     """Degenerate on purpose: M is a multiple of the identity, so its eigenvectors say nothing."""
     rng = np.random.default_rng(0)
@@ -119,7 +227,7 @@ def test_many_blocks_of_one_scale():
 
 @pytest.mark.parametrize("rows", [1, 3, 100])
 def test_blocks_do_not_depend_on_the_batch(monkeypatch, rows):
-    monkeypatch.setattr("capsolve.geometry.blocks._ROWS", rows)
+    monkeypatch.setattr("capsolve.geometry.blocks._ENTRIES", 20 * rows)
     W, expected = structured(np.random.default_rng(7))
     assert groups(blocks(W)) == expected
 
@@ -230,7 +338,7 @@ def test_weak_links_count_when_above_the_tolerance():
 
 
 def test_the_rank_of_rows_that_are_nearly_parallel(monkeypatch):
-    monkeypatch.setattr("capsolve.geometry.blocks._ROWS", 1)
+    monkeypatch.setattr("capsolve.geometry.blocks._ENTRIES", 1)
     rng = np.random.default_rng(0)
     Q = haar(rng, 20)
     chain = np.tril(np.full((8, 8), 1e-6))
