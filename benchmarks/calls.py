@@ -201,7 +201,9 @@ def orthogonal_blocks(n: int, dimensions: int, rounds: int) -> list[dict[str, An
         moment.add(W)
         spectrum = moment.spectrum()
         calls = {
-            "search in measure": lambda W=W, known=(capacity, spectrum): find_blocks(W, 1e-5, *known),
+            "search in measure": lambda W=W, known=(capacity, lambda found=spectrum: found): find_blocks(
+                W, 1e-5, *known
+            ),
             "blocks": lambda W=W: capsolve.blocks(W),
             "capacities": lambda W=W: capsolve.capacities(W),
         }

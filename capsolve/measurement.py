@@ -445,7 +445,7 @@ def _measurement(weights: Weights, profile: Profile | None, tolerance: float, pr
     found = None
     if n * D <= _BLOCKS_NUMBERS and n * D * D <= _BLOCKS_WORK:
         accuracy = max(_ORTHOGONAL, 4 * _ROUNDOFF.get(weights.dtype, 0.0))
-        found = find_blocks(np.concatenate(list(weights.blocks())), accuracy, capacity, spectrum)
+        found = find_blocks(np.concatenate(list(weights.blocks())), accuracy, capacity, lambda: spectrum)
     return Measurement(weights, capacity, squared_norm, spectrum, rank, tolerance, found, names, comparison)
 
 

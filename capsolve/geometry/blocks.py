@@ -11,7 +11,7 @@ has been missed.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -27,6 +27,7 @@ from capsolve.geometry.second_moment import SecondMoment, floating, require_fini
 
 _ENTRIES = 2**22  # numbers of W handled at a time
 _FACTORED = 256  # rows of them whose span is found at a time
+_FEW = 64  # dimensions of a block up to which a second thread costs more than it computes
 _SOME = 16  # rows whose links are looked at first
 _FINE = 64 * float(np.finfo(np.float32).eps)  # tolerances below this need float64 throughout
 
@@ -121,13 +122,15 @@ def blocks(W: Any, *, tolerance: float = 1e-5) -> tuple[Block, ...]:
     moment = SecondMoment()
     moment.add(W)
     capacity = np.asarray(moment.capacities(W), dtype=np.float64)
-    return find_blocks(W, tolerance, capacity, moment.spectrum())
+    return find_blocks(W, tolerance, capacity, moment.spectrum)
 
 
-def find_blocks(W: Any, tolerance: float, capacity: FloatArray, spectrum: FloatArray) -> tuple[Block, ...]:
+def find_blocks(
+    W: Any, tolerance: float, capacity: FloatArray, spectrum: Callable[[], FloatArray]
+) -> tuple[Block, ...]:
     """Return the blocks of a NumPy array, as `blocks` does, given its capacities and the eigenvalues of WᵀW.
 
-    Those are the largest first, with errors of a few roundoffs of W's type times the largest.
+    Those are asked for where they help: the largest first, with errors of a few roundoffs of W's type times the largest.
     """
     peak = np.maximum(W.max(axis=0), -W.min(axis=0))
     require_finite("W", np, peak)
@@ -145,7 +148,7 @@ def find_blocks(W: Any, tolerance: float, capacity: FloatArray, spectrum: FloatA
     one = _one_component(W, active, unit, length, cut)
     if one:
         known = 1e-140 < unit < 1e140  # else squares are lost
-        eigenvalues = spectrum[::-1] / unit / unit if known else _spectrum(W, active, unit)
+        eigenvalues = spectrum()[::-1] / unit / unit if known else _spectrum(W, active, unit)
         # Were all rows within `cut` of a space of fewer dimensions, the least one would not be above this.
         rounding = eigenvalues.size * float(np.finfo(W.dtype).eps) * eigenvalues[-1]
         if eigenvalues[0] > active.size * cut**2 + rounding:
@@ -154,8 +157,10 @@ def find_blocks(W: Any, tolerance: float, capacity: FloatArray, spectrum: FloatA
     if one:
         return (block(active, _spectrum(W, active, unit, pivots)),)
     member, group = _components(W, active, pivots, unit, length, cut)
-    sets = ((active[member == label], pivots[group == label]) for label in range(group.max() + 1))
-    found = [block(features, _spectrum(W, features, unit, own)) for features, own in sets]
+    sets = [(active[member == label], pivots[group == label]) for label in range(group.max() + 1)]
+    found = [block(features, _spectrum(W, features, unit, own)) for features, own in sets if own.size > _FEW]
+    with one_blas_thread():
+        found += [block(features, _spectrum(W, features, unit, own)) for features, own in sets if own.size <= _FEW]
     return tuple(sorted(found, key=lambda block: int(block.features[0])))
 
 
