@@ -27,8 +27,8 @@ from capsolve.profile import Profile, index_names
 _ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float8_e4m3fn": 2.0**-4, "float8_e5m2": 2.0**-3}
 _ORTHOGONAL = 1e-5
 
-# Blocks are sought where W fits into memory, and where that takes some seconds at most if there are several.
-_BLOCKS_NUMBERS = 2**28
+# Blocks are sought where W takes 1.6 GB at most, and where that takes some seconds at most if there are several.
+_BLOCKS_NUMBERS = 3 * 2**26
 _BLOCKS_WORK = 2**39
 _WIDE = 2**14  # dimensions beyond which, with fewer features than those, the orientation must be wrong
 
@@ -140,7 +140,7 @@ class Measurement:
     tolerance : float
         How far from 1 and from nothing a capacity may be to count as such, see `phase`.
     blocks : tuple of Block or None
-        The orthogonal blocks at the accuracy of the stored numbers (`capsolve.blocks`), where n·D ≤ 2²⁸ and
+        The orthogonal blocks at the accuracy of the stored numbers (`capsolve.blocks`), where n·D ≤ 3·2²⁶ and
         n·D² ≤ 2³⁹; None beyond.
     names : tuple of str or None
         The features' names, where the activations have any, or the data frame that was measured.
