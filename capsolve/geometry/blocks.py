@@ -130,7 +130,7 @@ def find_blocks(
 ) -> tuple[Block, ...]:
     """Return the blocks of a NumPy array, as `blocks` does, given its capacities and the eigenvalues of WᵀW.
 
-    Those are asked for where they help: the largest first, with errors of a few roundoffs of W's type times the largest.
+    Those are asked for where they help: largest first, with errors of a few roundoffs of W's type times the largest.
     """
     peak = np.maximum(W.max(axis=0), -W.min(axis=0))
     require_finite("W", np, peak)
