@@ -3,7 +3,7 @@
 SAELens, sparsify and dictionary_learning make dictionaries of random decoders, wide, square and narrow, and write them
 with their own code into folders; `capsolve.measure` gets the folder alone and must find what it measures of the decoder
 itself, or refuse. They are no dependencies of any extra: ``pip install sae-lens eai-sparsify dictionary-learning`` in
-an environment of its own. What is not installed is said and left out.
+an environment of its own that has capsolve's extra `safetensors`. What is not installed is said and left out.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def saelens() -> Iterator[tuple[str, Writer]]:
         (JumpReLUSAE, JumpReLUSAEConfig, {}),
         (GatedSAE, GatedSAEConfig, {}),
         (TopKSAE, TopKSAEConfig, {"k": 2}),
-        (Transcoder, TranscoderConfig, {"d_out": 5}),
+        (Transcoder, TranscoderConfig, {"d_out": 5, "apply_b_dec_to_input": False}),
     )
     for kind, config, more in kinds:
         for dimensions, latents in SIZES:
