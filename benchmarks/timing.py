@@ -19,11 +19,14 @@ import numpy as np
 PACKAGES = ("numpy", "scipy", "numba", "cvxpy-base", "clarabel", "array-api-compat", "jax", "optax", "torch")
 
 
-def interleave(calls: Mapping[str, Callable[[], Any]], rounds: int, patience: float = 20.0) -> dict[str, list[float]]:
+def interleave(
+    calls: Mapping[str, Callable[[], Any]], rounds: int, patience: float = 20.0, least: float = 0.0
+) -> dict[str, list[float]]:
     """Return the seconds of every call, after one uncounted call of each to warm up.
 
-    In each round every call runs once, in an order that turns from round to round. A call that has used up its
-    ``patience`` (seconds) sits out the later rounds; its warm-up counts if it takes that long.
+    In each round every call runs once, or as often as takes ``least`` seconds, of which the mean counts: else short
+    calls find the caches full of what others have left. The order turns from round to round. A call that has used up
+    its ``patience`` (seconds) sits out the later rounds; its warm-up counts if it takes that long.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for name, call in calls.items():
@@ -34,8 +37,15 @@ def interleave(calls: Mapping[str, Callable[[], Any]], rounds: int, patience: fl
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             if sum(seconds[name]) < patience / 2:
-                seconds[name].append(_time(calls[name]))
+                seconds[name].append(_mean_time(calls[name], least))
     return seconds
+
+
+def _mean_time(call: Callable[[], Any], least: float) -> float:
+    taken = [_time(call)]
+    while sum(taken) < least:
+        taken.append(_time(call))
+    return sum(taken) / len(taken)
 
 
 def summary(seconds: list[float]) -> dict[str, float | int]:

@@ -28,7 +28,7 @@ from capsolve.losses.quadratic import (
     trace_of,
 )
 from capsolve.solvers.fractional import solve_fractional
-from capsolve.solvers.newton import STEEP, Root
+from capsolve.solvers.newton import Root
 from capsolve.solvers.price import WHOLE, resolve_ties, solve_knapsack
 from capsolve.solvers.routes import COMPILED_FEATURES, NUMPY, Route, route_for
 from capsolve.solvers.scalar import scalar_terms, solve_scalar
@@ -120,7 +120,7 @@ def solve_source(source: Source, dimensions: float, route: Route = NUMPY) -> Sol
         if root is not None and MODERATE[0] < root.scale < MODERATE[1]:
             if root.slope < math.inf and (solution := _write_root(source, root, budget)):
                 return solution
-            stretch = 1.0 + max(2.0 * STEEP, 64.0 / source.features)  # a few dozen features may jump there
+            stretch = 1.0 + 1024.0 / source.features  # so that some concave features are inside, however few there are
             near = ScaleInterval(root.scale / stretch, root.scale * stretch)
             all_free = all_free and source.features <= limits.few
 
