@@ -241,7 +241,7 @@ def _part(name: str, stored: Tensor, layout: str, part: int | None) -> Tensor:
     if part is None and count == 1:
         part = 0
     if part is None or not 0 <= part < count:
-        asked = " (--part all measures each)" if part is None else f", got {part}"
+        asked = ", or all on the command line" if part is None else f", got {part}"
         axes = " × ".join(_AXES[letter] for letter in layout)
         raise ValueError(
             f"{name}: {axes}, {count} matrices of {rows} × {columns}; part must be one of 0 … {count - 1}{asked}"

@@ -274,7 +274,7 @@ def test_a_bias_is_never_a_decoder_and_a_stack_is_measured_part_by_part(tmp_path
         np.savez(path, **arrays) if suffix == ".npz" else save_file(arrays, path)
     with pytest.raises(
         ValueError,
-        match=r"W: parts × dimensions × features, 4 matrices of 2 × 5; part must be one of 0 … 3 \(--part all",
+        match=r"W: parts × dimensions × features, 4 matrices of 2 × 5; part must be one of 0 … 3, or all on the",
     ):
         open_weights(path)
     for part in range(4):
