@@ -19,7 +19,7 @@ def _measure(sections: tuple[str, ...], reduced: bool, rounds: int, largest: int
             from benchmarks import allocations
         except ModuleNotFoundError as missing:
             raise click.UsageError(f"solve and memory need {missing.name}: pip install {missing.name}") from missing
-    sizes = [10**3, 10**5] if reduced else [n for n in (100, 1000, 10**4, 10**5, 10**6, 10**7) if n <= largest]
+    sizes = [10**3, 10**5] if reduced else [n for n in (6, 100, 1000, 10**4, 10**5, 10**6, 10**7) if n <= largest]
     if "solve" in sections:
         yield from allocations.records(
             sizes, "AD" if reduced else "ABCD", ["float64"], rounds, [2] if reduced else [1, 2]

@@ -42,10 +42,10 @@ def interleave(
 
 
 def _mean_time(call: Callable[[], Any], least: float) -> float:
-    taken = [_time(call)]
-    while sum(taken) < least:
-        taken.append(_time(call))
-    return sum(taken) / len(taken)
+    total, runs = _time(call), 1
+    while total < least:
+        total, runs = total + _time(call), runs + 1
+    return total / runs
 
 
 def summary(seconds: list[float]) -> dict[str, float | int]:
