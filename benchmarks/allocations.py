@@ -15,7 +15,7 @@ from benchmarks.reference import reference
 from capsolve.solvers.routes import NUMPY, SCALAR, SCALAR_FEATURES, compiled_route
 
 OURS = "capsolve.solve"
-NUMPYS = "the same without Numba"
+NUMPYS = "capsolve.solve without Numba"
 FLOOR = "floor: write at a known price"
 FRESH = "the same into a new array"
 

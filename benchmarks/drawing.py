@@ -41,7 +41,7 @@ def draw(records: list[dict[str, Any]], family: str = "A") -> Figure:
     # Names that would overlap move apart, those of one right end among themselves.
     last: dict[int, float] = {}
     for seconds, n, name, colour in sorted(ends):
-        at = max(seconds, 1.45 * last.get(n, 0.0))
+        at = max(seconds, 1.8 * last.get(n, 0.0))
         last[n] = at
         ax.annotate(
             name, (n, at), xytext=(6, 0), textcoords="offset points", va="center", color=colour, fontsize="small"
