@@ -1,5 +1,7 @@
 """The command line run in this process, in an empty folder."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,8 @@ from tests.cli.helpers import IMPORTANCE, KURTOSIS, NAMES
 def _somewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CAPSOLVE_DEBUG", raising=False)
+    # what is compiled first, and when, depends on the tests before: test_compiling.py has a process of its own
+    monkeypatch.setattr(logging.getLogger("capsolve.compiling"), "disabled", True)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from capsolve import Profile, write_profile
-from capsolve.solvers.quadratic import COMPILED_FEATURES
+from capsolve.solvers.routes import COMPILED_FEATURES
 
 pytest.importorskip("numba")
 
