@@ -19,7 +19,7 @@ from capsolve.diagrams.axes import KNOWN, Axis, restored_axes, stored_axes
 from capsolve.diagrams.problems import Problems, problems_over
 from capsolve.files._paths import StrPath
 from capsolve.files.archives import reading_archive, write_archive
-from capsolve.files.checkpoints import Checkpoint, fingerprint, run
+from capsolve.files.checkpoints import Checkpoint, fingerprint, require_seed, run
 from capsolve.files.tensors import Arrays
 
 _KIND = "an empirical phase diagram of capsolve"
@@ -279,8 +279,7 @@ def empirical_phase_diagram(
 
 def _seed(rng: Any, checkpoint: StrPath | None) -> int:
     """Return one number that all starts follow from; a seed is that number itself."""
-    if rng is None and checkpoint is not None:
-        raise ValueError("a diagram with a checkpoint needs a seed: rng must not be None")
+    require_seed("a diagram", rng, checkpoint)
     if rng is None or isinstance(rng, np.random.Generator):
         return int(np.random.default_rng(rng).integers(2**63))
     return whole("rng", rng, 0)

@@ -123,6 +123,12 @@ class Checkpoint:
         return self.folder / f"{piece}.npz"
 
 
+def require_seed(what: str, rng: Any, checkpoint: StrPath | None) -> None:
+    """Raise a `ValueError` if what keeps a checkpoint has no seed: it could not be begun again."""
+    if rng is None and checkpoint is not None:
+        raise ValueError(f"{what} with a checkpoint needs a seed: rng must not be None")
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:

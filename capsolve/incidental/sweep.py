@@ -15,7 +15,7 @@ from capsolve._checks import FloatArray, flag, scalar, whole
 from capsolve._threads import one_blas_thread
 from capsolve.files._paths import StrPath
 from capsolve.files.archives import reading_archive, write_archive
-from capsolve.files.checkpoints import Checkpoint, fingerprint, run
+from capsolve.files.checkpoints import Checkpoint, fingerprint, require_seed, run
 from capsolve.files.tensors import Arrays
 from capsolve.incidental.collisions import (
     Collisions,
@@ -217,8 +217,7 @@ def collision_sweep(
     )
     window = scalar("low", low, low=float(np.finfo(float).tiny)), scalar("high", high, low=low)
     show = flag("progress", progress)
-    if checkpoint is not None and rng is None:
-        raise ValueError("a sweep with a checkpoint needs a seed: rng must not be None")
+    require_seed("a sweep", rng, checkpoint)
     seed = int(np.random.default_rng(rng).integers(2**63))
     facts = {"features": n, "low": window[0], "high": window[1], "seed": seed, **asdict(recipe)}
     store = None if checkpoint is None else Checkpoint(checkpoint, "a collision sweep", facts, fingerprint(facts))

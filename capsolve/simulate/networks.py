@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from capsolve._checks import BoolArray, FloatArray, IndexArray, at_least, flag, real_array, scalar, whole
 from capsolve.files._paths import StrPath
-from capsolve.files.checkpoints import StateFile, fingerprint
+from capsolve.files.checkpoints import StateFile, fingerprint, require_seed
 from capsolve.geometry.capacities import capacities
 from capsolve.simulate.inputs import Inputs
 
@@ -259,8 +259,7 @@ def train(
     rate = scalar("learning_rate", learning_rate, low=0.0)
     settings = Settings(whole("steps", steps), rate, schedule, objective, whole("points", points))
     show = flag("progress", progress)
-    if checkpoint is not None and rng is None:
-        raise ValueError("a training with a checkpoint needs a seed: rng must not be None")
+    require_seed("a training", rng, checkpoint)
     sweep = _Sweep(model, inputs, v, p, D, whole("instances", instances), settings, np.random.default_rng(rng))
     store = None if checkpoint is None else StateFile(checkpoint, "a training", sweep.fingerprint())
     result = sweep.run(store, show)
