@@ -418,12 +418,10 @@ class _Stream:
 
     def _flush(self) -> None:
         """Sum up all that was taken in."""
-        self._wait()
         if self.block is not None and self.filled:
-            block, self.filled = self.block[: self.filled], 0
-            compiled = _compiled(max(self.expected, self.values))
-            self._push(_summarise_rows(block, compiled), block, self.rows)
-            self.rows += len(block)
+            self._submit(_summarise_rows, self.block[: self.filled], own=False)  # none that may be written to again
+            self.filled = 0
+        self._wait()
 
     def _submit(self, summarise: Callable[[Any, Any], _Summary | None], part: Any, *, own: bool) -> None:
         """Let a thread sum up a block, where there are more than one; ``own`` says that nobody else writes to it."""
