@@ -30,9 +30,9 @@ from capsolve.losses.quadratic import QuadraticLoss
 from capsolve.losses.tabulated import TabulatedLoss
 from capsolve.profile import Profile, is_profile, problem_of
 from capsolve.solvers.quadratic import solve_quadratic, solve_source, usable_budget
-from capsolve.solvers.routes import COMPILED_FEATURES, Route, route_for
+from capsolve.solvers.routes import COMPILED_FEATURES, Route, compiled_route
 from capsolve.solvers.separable import solve_separable
-from capsolve.solvers.sources import ArrayAPISource, NumPySource
+from capsolve.solvers.sources import ArrayAPISource
 from capsolve.solvers.tabulated import solve_tabulated
 
 if TYPE_CHECKING:
@@ -340,7 +340,7 @@ def solve(
     """
     importance, kurtosis, names = problem_of(importance, kurtosis, dimensions)
     large = isinstance(importance, np.ndarray) and importance.size >= COMPILED_FEATURES
-    if bias is True and large and route_for(importance.size).source is not NumPySource:
+    if bias is True and large and compiled_route():
         # the first pass over so many numbers validates them as well
         model = QuadraticLoss.unchecked(importance, kurtosis)
     else:

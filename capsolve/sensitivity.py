@@ -43,9 +43,8 @@ class Sensitivity:
     price_dimensions: float
     capacity_dimensions: FloatArray
     active: Any
-    _local: FloatArray = field(
-        repr=False
-    )  # ∂(v_i (κ_i−1) + T)/∂(v_i, κ_i) − τ C_i ∂κ_i of the active features, shape (2, n)
+    # ∂(v_i (κ_i−1) + T)/∂(v_i, κ_i) − τ C_i ∂κ_i of the active features, shape (2, n)
+    _local: FloatArray = field(repr=False)
     _rate: FloatArray = field(repr=False)  # 1/(τ (κ_i−3)), 0 for the others and for the absorber, shape (n,)
     _coupling: FloatArray = field(repr=False)  # −(κ_i−3) C_i, shape (n,)
     _shift: FloatArray = field(repr=False)  # ∂(x, τ)/∂(v_j, κ_j), shape (2, 2, n)
