@@ -88,14 +88,26 @@ def _signals_raise() -> Iterator[None]:
 
 def _tell_when_compiling(context: click.Context) -> None:
     """Let a line on standard error say why the first command of all takes seconds, until the command ends."""
-    logger = logging.getLogger("capsolve.compiling")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("capsolve: %(message)s"))
+    handler = _show_log(context, "capsolve.compiling", logging.INFO)
     # where all that is logged is shown, this line is among it
     handler.addFilter(lambda _: not logging.getLogger(capsolve.__name__).isEnabledFor(logging.DEBUG))
-    logger.setLevel(logging.INFO)
+
+
+def _show_log(context: click.Context, name: str, level: int) -> logging.Handler:
+    """Show what a logger says from a level on, on standard error, until the command ends."""
+    logger = logging.getLogger(name)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("capsolve: %(message)s"))
+    before = logger.level
     logger.addHandler(handler)
-    context.call_on_close(lambda: logger.removeHandler(handler))
+    logger.setLevel(level)
+
+    def end() -> None:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+
+    context.call_on_close(end)
+    return handler
 
 
 def _complain(message: str, status: Any, error: BaseException | None = None) -> Any:
@@ -119,18 +131,7 @@ def _log(context: click.Context, _: click.Parameter, value: bool) -> None:
     if not value or context.meta.get(__name__):  # twice: before and after the command
         return
     context.meta[__name__] = True
-    logger = logging.getLogger(capsolve.__name__)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("capsolve: %(message)s"))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-
-    def end() -> None:
-        logger.setLevel(level)
-        logger.removeHandler(handler)
-
-    context.call_on_close(end)
+    _show_log(context, capsolve.__name__, logging.DEBUG)
 
 
 verbose = click.option(

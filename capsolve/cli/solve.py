@@ -54,6 +54,12 @@ def _output(context: click.Context, parameter: click.Parameter, value: str | Non
         raise click.BadParameter(f"{error.filename}: {error.strerror}") from None
 
 
+def _tolerance(context: click.Context, parameter: click.Parameter, value: float) -> Any:
+    from capsolve.certificate import FINEST_TOLERANCE  # noqa: PLC0415
+
+    return in_range(FINEST_TOLERANCE, 1.0)(context, parameter, value)
+
+
 @click.command("solve")
 @click.argument("profile", is_eager=True)
 @click.option(
@@ -70,7 +76,7 @@ def _output(context: click.Context, parameter: click.Parameter, value: str | Non
     type=float,
     default=1e-9,
     show_default=True,
-    callback=in_range(1e-13, 1.0),  # what rounding allows
+    callback=_tolerance,
     help="Relative gap between loss and lower bound up to which the answer counts as optimal.",
 )
 @click.option(
