@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 DRAWN = 5000  # vectors, the longest; more would only cover each other
 PIXELS = 400  # rows and columns of the picture of inner products
-SMALLEST = 16.0  # of a cell, in points, that has its inner product written into it
+SMALLEST = 4.0  # points, of an inner product that is written into its cell
 LISTED = 16  # up to so many its rows are named
 SHORT = 12  # characters of a name that has room beside a vector, or beside its block in a third of a page
 NARROW = 2.5  # inches, the width of axes up to which names are short
@@ -319,20 +319,6 @@ def _gram(ax: Axes, seen: _Seen) -> None:
     gram = seen.W[order] @ seen.W[order].T
     largest = float(np.abs(gram).max()) or 1.0
     picture = ax.imshow(gram, cmap=_signed(), vmin=-largest, vmax=largest, interpolation="nearest")
-    room = ax.get_window_extent()
-    cell = min(room.width, room.height) * 72.0 / ax.figure.dpi / n  # in points
-    if cell > SMALLEST:
-        for row, column in itertools.product(range(n), range(n)):
-            value = float(gram[row, column])
-            ax.text(
-                column,
-                row,
-                number(round(value, 12) + 0.0, 2).replace("-", "−"),
-                ha="center",
-                va="center",
-                fontsize=min(0.3 * cell, 7.0),  # five characters fit
-                color="white" if value > 0.6 * largest else "black",
-            )
     if n <= LISTED:
         ax.set_yticks(range(n), seen.called(order, _room(ax)), parse_math=False)
         ax.tick_params(length=0)
@@ -343,6 +329,21 @@ def _gram(ax: Axes, seen: _Seen) -> None:
     ax.set_xlabel("features by block" if n <= PIXELS else f"{PIXELS} of {n:,} features by block")
     ax.set_title("inner products $w_i \\cdot w_j$", loc="left")
     ax.figure.colorbar(picture, cax=ax.inset_axes((1.04, 0.0, 0.06, 1.0)))
+    if n <= LISTED:
+        _write_products(ax, gram, largest)
+
+
+def _write_products(ax: Axes, gram: FloatArray, largest: float) -> None:
+    """Write the inner products into their cells, if these are large enough for all of them."""
+    settle(ax.figure)  # only then it is known how large the axes are
+    texts = [[number(round(value, 12) + 0.0, 2).replace("-", "−") for value in row] for row in gram.tolist()]
+    room = ax.get_window_extent()
+    cell = min(room.width, room.height) * 72.0 / ax.figure.dpi / len(gram)  # in points
+    size = min(1.4 * cell / max(len(text) for row in texts for text in row), 7.0)
+    if size >= SMALLEST:
+        for row, column in itertools.product(range(len(gram)), repeat=2):
+            colour = "white" if gram[row, column] > 0.6 * largest else "black"
+            ax.text(column, row, texts[row][column], ha="center", va="center", fontsize=size, color=colour)
 
 
 def _room(ax: Axes) -> int:

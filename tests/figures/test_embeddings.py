@@ -183,3 +183,14 @@ def test_names_are_checked():
 def test_extreme_embeddings_can_be_drawn(W, tmp_path):
     figures.save(figures.embedding(W), tmp_path / "a.pdf")
     assert (tmp_path / "a.pdf").stat().st_size < 500_000
+
+
+@pytest.mark.parametrize(("n", "written"), [(4, 16), (8, 64), (11, 0)])
+def test_inner_products_stay_inside_their_cells(n, written):
+    W = np.random.default_rng(0).standard_normal((n, 2)) * np.linspace(0.1, 2.0, n)[:, None]
+    figure = Figure(figsize=(8.0, 4.0))
+    ax = figures.gram_matrix(W, ax=figure.subplots(1, 2)[1])
+    figure.canvas.draw()
+    widths = [text.get_window_extent().width for text in ax.texts]
+    assert len(widths) == written, "none where they would be too small to be read"
+    assert max(widths, default=0.0) <= ax.get_window_extent().width / n
